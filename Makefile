@@ -1,0 +1,92 @@
+# Everything thalweg needs is put into .venv; nothing outside this folder is touched.
+#
+#   make demo    set up, train a small net on real data, analyse it, write the report into out/demo
+#   make test    set up, then lint, types, documents and the whole test suite
+#   make lint    ruff and mypy alone
+#   make prove   longer proofs (kills, browsers, pretrained models)
+#   make bench   timings, where a benchmark exists
+#   make study   the claims over the built-in tasks, where the study exists
+#   make clean   remove .venv, caches and out/
+#
+# PYTHON=python3.12 chooses another interpreter. On Linux the package index serves torch with CUDA (several GB);
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small build instead.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SETTINGS := pyproject.toml constraints.txt
+PEERS := tests/agreement/requirements.txt
+# The pin of torch is the only line without a marker, so it holds for every Python.
+TORCH := $(shell grep -E '^torch==[0-9.]+$$' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint prove bench study clean setup-demo setup-test
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
+# -- set-up ----------------------------------------------------------------------------------------------------
+
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null || { echo "thalweg needs Python 3.10 or newer, and '$(PYTHON)' was not found; install it, or: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "thalweg needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); choose another: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1)"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# torch first and alone: with everything else in one request the resolver may look for another, far larger build.
+$(VENV)/.torch: $(VENV)/.python constraints.txt
+	@echo "installing $(TORCH)"
+	@$(PIP) install '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch $(SETTINGS)
+	@echo "installing thalweg with what the demo needs"
+	@$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+# The peers come without their dependencies: one of those asks for torchvision, which breaks beside another torch
+# build and then breaks `import transformers` (docs/decisions/0003).
+$(VENV)/.test: $(VENV)/.torch $(SETTINGS) $(PEERS)
+	@echo "installing thalweg with what its tests need"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --no-deps -r $(PEERS)
+	@touch $@ $(VENV)/.demo
+
+setup-demo: $(VENV)/.demo
+setup-test: $(VENV)/.test
+
+# -- what it is for --------------------------------------------------------------------------------------------
+
+demo: setup-demo
+	@$(BIN)/thalweg demo --out out/demo
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+# pytest ends with 5 where nothing was collected.
+prove: setup-test
+	@code=0; $(BIN)/python -m pytest -m prove -s || code=$$?; \
+	if [ $$code -eq 5 ]; then echo "no longer proofs yet: they come with a later order"; else exit $$code; fi
+
+bench: setup-test
+	@if ls benchmarks/bench_*.py >/dev/null 2>&1; then \
+		for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done; \
+	else echo "no benchmark yet: they come with a later order"; fi
+
+study: setup-demo
+	@if [ -f src/thalweg/study.py ]; then $(BIN)/thalweg claims --out out/study; \
+	else echo "no study yet: 'thalweg claims' comes with a later order"; fi
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

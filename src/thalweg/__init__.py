@@ -1,0 +1,107 @@
+"""Finds the parameter directions of a neural network that matter, says how sure that is, and lets people act on it.
+
+```python
+import thalweg as tw
+
+recorder = tw.watch(model, optimizer, "runs/a")     # one line in a training script
+...
+problem = tw.Problem(model, loss, data)
+pairs = tw.eigenpairs(problem.hessian(), k=10)
+tw.analyse("runs/a", problem)
+tw.report("runs/a")
+```
+"""
+
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING
+
+from thalweg.analysis.layers import layer_spectra
+from thalweg.analysis.nulls import Null, holm
+from thalweg.analysis.overlap import Overlap, overlap
+from thalweg.analysis.sampling import Halves, halves
+from thalweg.directions import Directions, Rows, layer_matched_directions, random_directions
+from thalweg.errors import (
+    InputError,
+    MissingExtraError,
+    NotDeterministicError,
+    RunError,
+    StaleOperatorError,
+    ThalwegError,
+)
+from thalweg.operators.base import FunctionOperator, Operator, matrix_operator
+from thalweg.problem import Loss, Problem, Task
+from thalweg.recording import Recorder, Trajectory, open_run, watch
+from thalweg.solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
+from thalweg.solvers.lanczos import eigenpairs
+from thalweg.space import ParameterSpace
+from thalweg.tables import Table
+from thalweg.version import __version__
+from thalweg.workflow import Settings, analyse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def report(run_folder: str | _Path, languages: "Sequence[str]" = ("en", "ja")) -> list[_Path]:
+    """Write the report of an analysed run: one self-contained HTML file for each language.
+
+    Args:
+        run_folder: the run.
+        languages: "en" and "ja".
+
+    Returns:
+        The files written, `report.en.html` and so on, in the run folder.
+
+    Raises:
+        RunError: if the folder is no run, or has not been analysed.
+        InputError: if there is no such language.
+    """
+    from thalweg.show.report import report as write  # here, since it brings matplotlib and jinja2
+
+    return write(run_folder, languages)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "Directions",
+    "FunctionOperator",
+    "Halves",
+    "InputError",
+    "Loss",
+    "MissingExtraError",
+    "NotDeterministicError",
+    "Null",
+    "Operator",
+    "Overlap",
+    "ParameterSpace",
+    "Problem",
+    "Recorder",
+    "Rows",
+    "RunError",
+    "Settings",
+    "StaleOperatorError",
+    "Table",
+    "Task",
+    "ThalwegError",
+    "Trajectory",
+    "__version__",
+    "analyse",
+    "eigenpairs",
+    "gradient_pca",
+    "halves",
+    "holm",
+    "layer_matched_directions",
+    "layer_spectra",
+    "matrix_operator",
+    "open_run",
+    "overlap",
+    "random_directions",
+    "report",
+    "update_pca",
+    "watch",
+    "weight_path",
+    "weight_pca",
+]

@@ -1,0 +1,178 @@
+"""The command line: parses, calls, prints. What is decided is decided elsewhere.
+
+Results go to standard output, one JSON document with `--json`; progress goes to standard error, and only to a
+terminal. Exit code 0, or 1 for a measured failure, or 2 for wrong usage with the mend in one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thalweg.errors import ThalwegError
+from thalweg.tables import Table
+from thalweg.tasks.loading import load_task, parse_settings
+from thalweg.version import __version__
+
+app = typer.Typer(
+    name="thalweg",
+    help="Find the parameter directions of a neural network that matter, and how sure that is.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="The run folder that thalweg.watch wrote.", metavar="RUN")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Languages = Annotated[str, typer.Option("--lang", help="Languages of the report: en, ja or en,ja.")]
+
+
+def main() -> None:
+    """Run the command line; known errors end with one line and exit code 2, `THALWEG_DEBUG=1` shows their trace."""
+    try:
+        app()
+    except ThalwegError as error:
+        if os.environ.get("THALWEG_DEBUG"):
+            raise
+        print(f"thalweg: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context, show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Find the parameter directions of a neural network that matter, and how sure that is."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder; a run that is there is replaced.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.", min=1)] = 40,
+    lang: Languages = "en,ja",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small network on real data, record and analyse it, write the report."""
+    from thalweg.demo import demo as run_demo
+    from thalweg.show.report import report as write_report
+
+    result = run_demo(out, seed, epochs, _speaker(quiet), progress=_shows(quiet))
+    files = write_report(out, lang.split(","))
+    _print(result, files, as_json)
+
+
+@app.command()
+def analyse(
+    run: RunFolder,
+    task: Annotated[str, typer.Option(help="Your task: module:function or path/to/file.py:function.")],
+    setting: Annotated[list[str] | None, typer.Option("--set", help="key=value for the task's function.")] = None,
+    k: Annotated[int, typer.Option(help="Eigenpairs of the Hessian.", min=1)] = 10,
+    stages: Annotated[int, typer.Option(help="Points of training at which the Hessian is measured.", min=1)] = 3,
+    tol: Annotated[float, typer.Option(help="Residual of the eigenpairs, relative to the largest.")] = 1e-3,
+    certify: Annotated[str, typer.Option(help="estimate, full or complete.")] = "complete",
+    seed: Seed = 0,
+    lang: Languages = "en,ja",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a recorded run: spectra, components, overlaps, layers; write results and report."""
+    from thalweg.show.report import report as write_report
+    from thalweg.workflow import Settings
+    from thalweg.workflow import analyse as measure
+
+    loaded = load_task(task, parse_settings(setting or []))
+    settings = Settings(k=k, stages=stages, tol=tol, certificate=certify, seed=seed)  # type: ignore[arg-type]
+    result = measure(
+        run,
+        loaded.problem(),
+        loaded.problem(held_out=True) if loaded.held_out is not None else None,
+        settings=settings,
+        command=_command(),
+        say=_speaker(quiet),
+        progress=_shows(quiet),
+    )
+    _print(result, write_report(run, lang.split(",")), as_json)
+
+
+@app.command()
+def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Write the report of an analysed run again; no code of the user's is imported."""
+    from thalweg.recording import open_run
+    from thalweg.show.report import report as write_report
+
+    files = write_report(run, lang.split(","))
+    _print(open_run(run).load("analysis"), files, as_json)
+
+
+def _print(result: dict[str, Any], files: list[Path], as_json: bool) -> None:
+    """The result on standard output: whole as JSON, or what a person wants first."""
+    if as_json:
+        print(json.dumps({**result, "reports": [str(path) for path in files]}, ensure_ascii=False, indent=1))
+        return
+    print(summary(result))
+    for path in files:
+        print(f"report: {path.resolve().as_uri()}")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """A few lines of text about an analysis: the spectrum's top, the agreement table, the layers, the verdict."""
+    last = result["stages"][-1]
+    rows = [
+        {
+            "source": row["source"],
+            "steps": f"{row['window'][0]}–{row['window'][1]}",
+            "components": row["components"],
+            "captured": row["captured"],
+            "by chance": row["nulls"]["uniform"]["expected"],
+            "layer-matched": row["nulls"]["layer_matched"]["expected"],
+        }
+        for row in last["agreement"]
+    ]
+    layers = [
+        {"layer": r["layer"], "depth": r["depth"], "parameters": r["parameters"], "λ₁": r["values"][0],
+         "of the net's": r["share_of_net"], "update energy": r["update_energy"]}
+        for r in result["layers"]
+    ]  # fmt: skip
+    values = ", ".join(f"{value:.4g}" for value in last["spectrum"]["values"])
+    return "\n".join(
+        [
+            f"top eigenvalues after step {last['step']} ({last['spectrum']['certificate']}): {values}",
+            "",
+            "share of that eigenspace in the principal components of the recorded",
+            str(Table.of(rows)),
+            "",
+            str(Table.of(layers)),
+            "",
+            f"updates and curvature: {result['verdict']['word']}; whether working along them pays is untested",
+            f"{result['cost']['products']} products, {result['cost']['seconds']['total']:.1f} s",
+        ]
+    )
+
+
+def _shows(quiet: bool) -> bool:
+    return not quiet and sys.stderr.isatty()
+
+
+def _speaker(quiet: bool) -> Any:
+    def say(line: str) -> None:
+        if _shows(quiet):
+            print(line, file=sys.stderr)
+
+    return say
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["thalweg", *sys.argv[1:]])

@@ -1,0 +1,398 @@
+"""Directions in parameter space: the hub that everything makes or takes.
+
+`Directions` are k vectors of length P with what is known about them (values, residuals, where they came from).
+How they are held is a `Rows`: a plain tensor here (`DenseRows`), coefficients over a recorded trajectory lower
+down (`thalweg.recording.trajectory`). Inner products are accumulated in float64 whatever the rows' own dtype.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from thalweg.errors import InputError, RunError
+from thalweg.space import ParameterSpace
+
+DENSE_LIMIT = 4 * 2**30
+"""Bytes up to which `Directions.vectors` makes a dense copy of rows that are held otherwise."""
+
+_CHUNK = 2**20
+
+
+class Rows(ABC):
+    """How k directions of length P are held.
+
+    Implementations say what the rows are; everything else is computed through these five operations.
+    """
+
+    space: ParameterSpace | None
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """`(k, P)`."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The dtype of dense rows."""
+
+    @abstractmethod
+    def inner(self, vectors: Tensor) -> Tensor:
+        """Inner products in float64 on the CPU: `(P,)` gives `(k,)`, `(b, P)` gives `(k, b)`."""
+
+    @abstractmethod
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Linear combinations: `(k,)` gives `(P,)`, `(j, k)` gives `(j, P)`."""
+
+    @abstractmethod
+    def grams(self) -> Tensor:
+        """Inner products of the rows within each layer: float64 `(layers, k, k)`; their sum is the Gram."""
+
+    @abstractmethod
+    def head(self, count: int) -> Rows:
+        """The first `count` rows."""
+
+    def dense(self, index: int) -> Tensor:
+        """Row `index` as a vector `(P,)`."""
+        unit = torch.zeros(self.shape[0], dtype=torch.float64)
+        unit[index] = 1.0
+        return self.combine(unit)
+
+    def layer_energy(self) -> Tensor:
+        """Squared length of each row within each layer: float64 `(k, layers)`."""
+        return torch.diagonal(self.grams(), dim1=1, dim2=2).T.contiguous()
+
+    def cross(self, other: Rows) -> Tensor:
+        """Inner products with the rows of `other`: float64 `(k, other k)`."""
+        if isinstance(other, DenseRows):
+            return self.inner(other.tensor)
+        return torch.stack([self.inner(other.dense(i)) for i in range(other.shape[0])], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRows(Rows):
+    """Rows held as a tensor `(k, P)`."""
+
+    tensor: Tensor
+    space: ParameterSpace | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(k, P)`."""
+        return self.tensor.shape[0], self.tensor.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The tensor's dtype."""
+        return self.tensor.dtype
+
+    def inner(self, vectors: Tensor) -> Tensor:
+        """Inner products in float64 on the CPU: `(P,)` gives `(k,)`, `(b, P)` gives `(k, b)`.
+
+        Raises:
+            InputError: if the vectors have another length.
+        """
+        if vectors.shape[-1] != self.shape[1]:
+            raise InputError(f"vectors of length {vectors.shape[-1]} against directions of length {self.shape[1]}")
+        return inner_products(self.tensor, vectors)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Linear combinations in the tensor's dtype."""
+        return coefficients.to(self.tensor) @ self.tensor
+
+    def grams(self) -> Tensor:
+        """Float64 `(layers, k, k)`; without a space the whole vector counts as one layer."""
+        spans = [layer.span for layer in self.space.layers] if self.space else [slice(None)]
+        return torch.stack([inner_products(self.tensor[:, s], self.tensor[:, s]) for s in spans])
+
+    def head(self, count: int) -> DenseRows:
+        """The first `count` rows, a view."""
+        return DenseRows(self.tensor[:count], self.space)
+
+    def dense(self, index: int) -> Tensor:
+        """Row `index`, a view."""
+        return self.tensor[index]
+
+    def cross(self, other: Rows) -> Tensor:
+        """Inner products with the rows of `other`: float64 `(k, other k)`."""
+        return self.inner(other.tensor) if isinstance(other, DenseRows) else other.inner(self.tensor).T
+
+
+class Directions:
+    """k directions of length P with their values and provenance.
+
+    Args:
+        vectors: `(k, P)` tensor, or `Rows` that hold them in another way.
+        values: `(k,)` what belongs to each direction (an eigenvalue, a variance, a singular value).
+        label: a short name that reports and plots show.
+        space: the parameter space that the entries stand in; needed for anything about layers.
+        residuals: `(k,)` `|H v - value v|` for eigenpairs.
+        converged: `(k,)` whether each residual met its tolerance.
+        explained: `(k,)` share of the variance for principal components.
+        matvecs: products spent.
+        provenance: plain JSON values that say how the directions were found.
+
+    Raises:
+        InputError: if the shapes do not fit each other or an entry is not finite.
+    """
+
+    def __init__(
+        self,
+        vectors: Tensor | Rows,
+        values: Tensor | Any = None,
+        *,
+        label: str = "directions",
+        space: ParameterSpace | None = None,
+        residuals: Tensor | None = None,
+        converged: Tensor | None = None,
+        explained: Tensor | None = None,
+        matvecs: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(vectors, Tensor):
+            rows: Rows = DenseRows(_checked(vectors, space), space)
+        else:
+            rows = vectors
+        self.rows = rows
+        self.label = label
+        self.space = rows.space
+        self.values = _column(values, "values", len(self))
+        self.residuals = _column(residuals, "residuals", len(self))
+        self.explained = _column(explained, "explained", len(self))
+        self.converged = converged
+        self.matvecs = matvecs
+        self.provenance: dict[str, Any] = dict(provenance or {})
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def __repr__(self) -> str:
+        k, size = self.rows.shape
+        spread = "" if self.values is None else f", values {self.values[0]:.4g} … {self.values[-1]:.4g}"
+        return f"Directions({self.label!r}, k={k}, P={size:,}{spread})"
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.rows.dense(i) for i in range(len(self)))
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self.rows.shape[1]
+
+    @property
+    def vectors(self) -> Tensor:
+        """All directions as a dense tensor `(k, P)`.
+
+        Raises:
+            InputError: if that copy would exceed `DENSE_LIMIT` bytes.
+        """
+        if isinstance(self.rows, DenseRows):
+            return self.rows.tensor
+        k, size = self.rows.shape
+        need = k * size * self.rows.dtype.itemsize
+        if need > DENSE_LIMIT:
+            raise InputError(
+                f"{k} dense directions of length {size:,} take {need / 2**30:.1f} GiB, more than the limit of "
+                f"{DENSE_LIMIT / 2**30:.0f} GiB; use directions.rows.inner / .combine, or one at a time "
+                "with directions.rows.dense(i)"
+            )
+        return self.rows.combine(torch.eye(k, dtype=torch.float64))
+
+    def named(self, index: int) -> dict[str, Tensor]:
+        """Direction `index` as named tensors of the parameters' shapes."""
+        return self.parameter_space().unflatten(self.rows.dense(index))
+
+    def layer_energy(self) -> Tensor:
+        """Share of each direction's squared length in each layer: float64 `(k, layers)`, rows sum to 1."""
+        self.parameter_space()
+        energy = self.rows.layer_energy()
+        return energy / energy.sum(dim=1, keepdim=True)
+
+    def first(self, count: int) -> Directions:
+        """The first `count` directions.
+
+        Raises:
+            InputError: if there are fewer.
+        """
+        if not 1 <= count <= len(self):
+            raise InputError(f"asked for the first {count} of {len(self)} directions")
+
+        def head(column: Tensor | None) -> Tensor | None:
+            return None if column is None else column[:count]
+
+        return Directions(
+            self.rows.head(count),
+            head(self.values),
+            label=self.label,
+            residuals=head(self.residuals),
+            converged=head(self.converged),
+            explained=head(self.explained),
+            matvecs=self.matvecs,
+            provenance=self.provenance,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the directions to a safetensors file, what is known about them as JSON in its header."""
+        tensors = {"vectors": self.vectors.detach().cpu().contiguous()}
+        for name in ("values", "residuals", "converged", "explained"):
+            column = getattr(self, name)
+            if column is not None:
+                tensors[name] = column.contiguous()
+        about = {
+            "label": self.label,
+            "matvecs": self.matvecs,
+            "provenance": self.provenance,
+            "space": self.space.to_json() if self.space else None,
+        }
+        save_file(tensors, str(path), metadata={"format": "thalweg-directions-1", "about": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Directions:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: if the file is no such file or is damaged.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                about = json.loads(file.metadata()["about"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} holds no directions that can be read ({error}); compute them again") from error
+        space = ParameterSpace.from_json(about["space"]) if about["space"] else None
+        return cls(
+            tensors["vectors"],
+            tensors.get("values"),
+            label=about["label"],
+            space=space,
+            residuals=tensors.get("residuals"),
+            converged=tensors.get("converged"),
+            explained=tensors.get("explained"),
+            matvecs=about["matvecs"],
+            provenance=about["provenance"],
+        )
+
+    def parameter_space(self) -> ParameterSpace:
+        """The space, for whatever needs layers.
+
+        Raises:
+            InputError: if the directions were made without one.
+        """
+        if self.space is None:
+            raise InputError(
+                f"{self.label!r} has no parameter space, so nothing is known about its layers; "
+                "build it with Directions(..., space=problem.space)"
+            )
+        return self.space
+
+
+def inner_products(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b.T` over the last axis, accumulated in float64 and in chunks; the result is on the CPU.
+
+    Raises:
+        InputError: for vectors of length 0.
+    """
+    total: Tensor | None = None
+    for start in range(0, a.shape[-1], _CHUNK):
+        right = b[..., start : start + _CHUNK].to(a.device).double()
+        part = a[..., start : start + _CHUNK].double() @ right.movedim(-1, 0)
+        total = part if total is None else total + part
+    if total is None:
+        raise InputError("vectors of length 0 have no inner product")
+    return total.cpu()
+
+
+def random_directions(
+    space: ParameterSpace | int, k: int, seed: int | torch.Generator = 0, dtype: torch.dtype = torch.float32
+) -> Directions:
+    """k random orthonormal directions, uniform over all subspaces of dimension k.
+
+    Args:
+        space: the parameter space, or P alone.
+        k: how many.
+        seed: an integer or a generator.
+        dtype: of the result.
+
+    Raises:
+        InputError: if k is not between 1 and P.
+    """
+    size = space if isinstance(space, int) else space.size
+    check_count(k, size)
+    draw = torch.randn(k, size, generator=as_generator(seed), dtype=torch.float64)
+    basis = torch.linalg.qr(draw.T).Q.T.contiguous()
+    return Directions(
+        basis.to(dtype), label="random", space=None if isinstance(space, int) else space, provenance={"null": "uniform"}
+    )
+
+
+def layer_matched_directions(directions: Directions, seed: int | torch.Generator = 0) -> Directions:
+    """Random unit directions that spread over the layers exactly as the given ones do.
+
+    Within each layer a row points anywhere with equal probability; between layers its squared length is split as
+    the given direction's is. The rows are drawn independently, so they are orthogonal only on average.
+    """
+    energy = directions.layer_energy()
+    space = directions.parameter_space()
+    generator = as_generator(seed)
+    out = torch.zeros(len(directions), space.size, dtype=torch.float64)
+    for position, layer in enumerate(space.layers):
+        draw = torch.randn(len(directions), layer.size, generator=generator, dtype=torch.float64)
+        draw /= draw.norm(dim=1, keepdim=True)
+        out[:, layer.span] = draw * energy[:, position : position + 1].sqrt()
+    return Directions(
+        out.to(directions.rows.dtype),
+        label=f"layer-matched to {directions.label}",
+        space=space,
+        provenance={"null": "layer-matched"},
+    )
+
+
+def as_generator(seed: int | torch.Generator) -> torch.Generator:
+    """A CPU generator of its own for an integer seed; a generator as it is."""
+    return seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
+
+
+def as_numpy_generator(seed: int | np.random.Generator) -> np.random.Generator:
+    """The same for NumPy."""
+    return seed if isinstance(seed, np.random.Generator) else np.random.default_rng(int(seed))
+
+
+def check_count(k: int, size: int, what: str = "directions") -> None:
+    """Raise an InputError unless `1 <= k <= size`."""
+    if not 1 <= k <= size:
+        raise InputError(f"k={k} {what} were asked for in a space of dimension {size}; use 1 <= k <= {size}")
+
+
+def _checked(vectors: Tensor, space: ParameterSpace | None) -> Tensor:
+    if vectors.ndim == 1:
+        vectors = vectors.unsqueeze(0)
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise InputError(f"directions are a tensor of shape (k, P), got {tuple(vectors.shape)}")
+    if not vectors.is_floating_point():
+        raise InputError(f"directions are floating point numbers, got {vectors.dtype}; call .float() first")
+    if space is not None and vectors.shape[1] != space.size:
+        raise InputError(f"directions have length {vectors.shape[1]}, but the parameter space has {space.size}")
+    finite = torch.isfinite(vectors).all(dim=1)
+    if not bool(finite.all()):
+        raise InputError(f"direction {int((~finite).nonzero()[0])} holds values that are not finite")
+    return vectors.detach()
+
+
+def _column(values: Any, name: str, count: int) -> Tensor | None:
+    if values is None:
+        return None
+    column = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    if tuple(column.shape) != (count,):
+        raise InputError(f"{name} has shape {tuple(column.shape)} for {count} directions")
+    return column

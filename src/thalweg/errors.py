@@ -1,0 +1,43 @@
+"""The exceptions of thalweg. Each message names the value that was wrong and says what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ThalwegError(Exception):
+    """Base class of everything that thalweg raises on purpose."""
+
+
+class InputError(ThalwegError, ValueError):
+    """An argument, a model, a loss or a data set cannot be worked with as given."""
+
+
+class NotDeterministicError(ThalwegError):
+    """Two evaluations of the same loss differ, so a Hessian of it would mean nothing."""
+
+
+class StaleOperatorError(ThalwegError):
+    """The weights changed after an operator had been built on them."""
+
+
+class RunError(ThalwegError):
+    """A run folder cannot be opened, written or read as asked."""
+
+
+class MissingExtraError(ThalwegError, ImportError):
+    """An optional package is needed for what was asked."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The known names most like `name`, as the tail of an error message.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        count: how many names to list at the most.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=count, cutoff=0.3) or known[:count]
+    return ", ".join(repr(item) for item in near) if near else "none"

@@ -1,0 +1,1 @@
+"""Symmetric operators on parameter space, by their products."""

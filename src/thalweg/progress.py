@@ -1,0 +1,97 @@
+"""What a long computation tells while it runs.
+
+Numerics only call `tell(Progress(...))`; how it is shown is decided here: a line on standard error, in a terminal or
+a notebook, with the residual and the time left. Nothing is shown unless asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a solver stands.
+
+    Attributes:
+        stage: "lanczos", "certify" or "complement".
+        matvecs: products so far.
+        residual: the largest wanted residual relative to the largest wanted value; 0 where there is none to tell.
+        tolerance: what it has to fall to.
+    """
+
+    stage: str
+    matvecs: int
+    residual: float
+    tolerance: float
+
+
+Tell = Callable[[Progress], None]
+
+_STAGES = {"lanczos": "searching", "certify": "checking", "complement": "looking for missed pairs"}
+
+
+@contextmanager
+def shown(progress: Tell | bool, label: str) -> Iterator[Tell | None]:
+    """The function to call after each product: the user's own, a line on standard error for True, None for False."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress:
+        yield None
+    else:
+        with progress_line(label) as tell:
+            yield tell
+
+
+@contextmanager
+def progress_line(label: str) -> Iterator[Tell]:
+    """A line on standard error that says products, residual and time left, and goes away at the end."""
+    from rich.console import Console
+    from rich.status import Status
+
+    with Status(label, console=Console(stderr=True)) as status:
+        clock = Countdown()
+
+        def tell(event: Progress) -> None:
+            status.update(f"{label}: {describe(event, clock.left(event))}")
+
+        yield tell
+
+
+class Countdown:
+    """Estimates the time left from how fast the residual has been falling: a straight line in its logarithm."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._first: tuple[float, float] | None = None
+        self._stage = ""
+
+    def left(self, event: Progress) -> float | None:
+        """Seconds until the residual reaches its tolerance, or None while nothing can be said."""
+        if event.stage != self._stage:
+            self._stage, self._first = event.stage, None
+        if not 0 < event.residual < math.inf:
+            return None
+        here = self._now(), math.log(event.residual)
+        if self._first is None:
+            self._first = here
+            return None
+        elapsed, fallen = here[0] - self._first[0], self._first[1] - here[1]
+        to_go = here[1] - math.log(event.tolerance)
+        if fallen <= 0 or elapsed <= 0:
+            return None
+        return max(0.0, to_go * elapsed / fallen)
+
+
+def describe(event: Progress, left: float | None) -> str:
+    """One line about where a solver stands."""
+    parts = [_STAGES[event.stage], f"{event.matvecs} products"]
+    if event.residual > 0:
+        parts.append(f"residual {event.residual:.1e} → {event.tolerance:.0e}")
+    if left is not None:
+        parts.append(f"about {left:.0f} s left")
+    return ", ".join(parts)

@@ -1,0 +1,10 @@
+"""Recording a training and reading it back.
+
+`watch` records through the optimizer's post-step hook, `open_run` opens what was recorded; between the two stands
+the folder of segments that `store` describes.
+"""
+
+from thalweg.recording.trajectory import Trajectory, TrajectoryRows, open_run
+from thalweg.recording.watch import Recorder, watch
+
+__all__ = ["Recorder", "Trajectory", "TrajectoryRows", "open_run", "watch"]

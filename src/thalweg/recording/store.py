@@ -1,0 +1,373 @@
+"""The trajectory on disk: immutable segments, each a safetensors file that is written aside, synced and renamed.
+
+```
+segments/000000-000064.1c291ca3.safetensors      rows 0 to 63; CRC-32 of the file's bytes
+    updates         (n, P)       each row's change of the weights, in the run's dtype
+    anchor          (P,)         the exact weights before the first row
+    steps           (n,) int64   index of the last optimizer step that the row sums, counted from 0
+    learning_rates  (n, groups)  float64, and `momenta` likewise: what the optimizer used (NaN where it has none)
+    times           (n,)         float64, seconds since 1970
+    scalars         (n, names)   float64, NaN where nothing was logged
+    patch_rows, patch_columns, patch_values   (m,) entries that adding up does not give back, see below
+    buffer/NAME                  the model's buffers after the last row
+```
+
+`w + fl(w' - w)` is `w'` except where a weight's sign or size changes much (Sterbenz). Those few entries are kept as
+patches, so that adding row by row from the anchor gives back every weight of every row, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from thalweg.errors import RunError
+from thalweg.runs import replace_synced
+
+SEGMENTS = "segments"
+SEGMENT_FORMAT = "thalweg-segment-1"
+BUFFER = "buffer/"
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What a segment can hold, by the names that safetensors gives."""
+
+_NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{8})\.safetensors")
+_ENTRIES = 2**16
+_READ = 2**22
+
+
+class DamagedSegmentError(RunError):
+    """A file among the segments cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class SegmentContent:
+    """What one segment is to hold.
+
+    Attributes:
+        run: the run's own random name.
+        first_row: number of the first row in the run.
+        before: the step after which the anchor's weights stood; -1 before any step.
+        weights: `(n + 1, P)`, the anchor and then the weights after each row. Writing turns rows into updates.
+        steps: `(n,)` int64.
+        learning_rates: `(n, groups)` float64.
+        momenta: `(n, groups)` float64.
+        times: `(n,)` float64.
+        scalars: name to `(n,)` float64.
+        buffers: name to tensor, after the last row.
+    """
+
+    run: str
+    first_row: int
+    before: int
+    weights: Tensor
+    steps: NDArray[np.int64]
+    learning_rates: NDArray[np.float64]
+    momenta: NDArray[np.float64]
+    times: NDArray[np.float64]
+    scalars: Mapping[str, NDArray[np.float64]]
+    buffers: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A finished segment, opened; its updates stay on disk until asked for.
+
+    Attributes:
+        path: the file.
+        first_row: number of its first row in the run.
+        before: the step after which the anchor's weights stood; -1 before any step.
+        steps: `(n,)` int64, the last optimizer step of each row.
+        learning_rates: `(n, groups)` float64.
+        momenta: `(n, groups)` float64.
+        times: `(n,)` float64, seconds since 1970.
+        scalars: name to `(n,)` float64.
+        size: P.
+        dtype: of updates and anchor.
+        position: where the updates' bytes begin in the file.
+    """
+
+    path: Path
+    first_row: int
+    before: int
+    steps: Tensor
+    learning_rates: Tensor
+    momenta: Tensor
+    times: Tensor
+    scalars: Mapping[str, Tensor]
+    size: int
+    dtype: torch.dtype
+    position: int
+
+    def __len__(self) -> int:
+        return int(self.steps.shape[0])
+
+    def updates(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Updates of some rows and columns, read from the file now: `(rows, columns)` in the run's dtype."""
+        first, last, _ = rows.indices(len(self))
+        start, stop, _ = columns.indices(self.size)
+        out = torch.empty(max(last - first, 0), stop - start, dtype=self.dtype)
+        raw = out.numpy()
+        item = self.dtype.itemsize
+        if not raw.size:
+            return out
+        whole = stop - start == self.size
+        with self.path.open("rb", buffering=0) as file:
+            for row in [slice(None)] if whole else range(len(raw)):
+                skipped = first if isinstance(row, slice) else first + row
+                file.seek(self.position + (skipped * self.size + start) * item)
+                _fill(file, raw[row], self.path)
+        return out
+
+    def tensor(self, name: str) -> Tensor:
+        """One of the file's other tensors."""
+        with safe_open(str(self.path), framework="pt") as file:
+            found: Tensor = file.get_tensor(name)
+        return found
+
+    def weights(self, step: int) -> Tensor:
+        """The weights `(P,)` after a step that ends a row here, or after `before`.
+
+        The rows are added one by one to the anchor and the patches put in: exact to the last bit.
+        """
+        weights = self.tensor("anchor")
+        if step == self.before:
+            return weights
+        count = int((self.steps <= step).sum())
+        rows, columns, values = (self.tensor(f"patch_{part}") for part in ("rows", "columns", "values"))
+        for row in range(count):
+            weights += self.updates(slice(row, row + 1))[0]
+            here = rows == row
+            weights[columns[here]] = values[here]
+        return weights
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The model's buffers after the last row."""
+        with safe_open(str(self.path), framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(BUFFER)]  # noqa: SIM118 - no mapping
+            return {name[len(BUFFER) :]: file.get_tensor(name) for name in names}
+
+
+def write_segment(folder: Path, content: SegmentContent) -> Path:
+    """Write a segment into `folder`: aside, then synced and renamed. `content.weights` becomes updates in place.
+
+    Raises:
+        OSError: if the disk fails; nothing is left behind.
+    """
+    count = len(content.steps)
+    patches = to_updates(content.weights.numpy())
+    names = list(content.scalars)
+    columns = [content.scalars[name] for name in names]
+    tensors = {
+        "updates": content.weights[1:],
+        "anchor": content.weights[0],
+        "steps": torch.from_numpy(content.steps),
+        "learning_rates": torch.from_numpy(content.learning_rates),
+        "momenta": torch.from_numpy(content.momenta),
+        "times": torch.from_numpy(content.times),
+        "scalars": torch.from_numpy(np.stack(columns, axis=1) if names else np.empty((count, 0))),
+        **{f"patch_{name}": torch.from_numpy(part) for name, part in patches.items()},
+        **{BUFFER + name: tensor for name, tensor in content.buffers.items()},
+    }
+    about = {"run": content.run, "first_row": content.first_row, "before": content.before, "scalars": names}
+    parts = encode(tensors, {"format": SEGMENT_FORMAT, "about": json.dumps(about)})
+    stem = f"{content.first_row:06d}-{content.first_row + count:06d}"
+    aside = folder / f".{stem}.tmp{os.getpid()}"
+    try:
+        checksum = 0
+        with aside.open("wb") as file:
+            for part in parts:
+                checksum = zlib.crc32(part, checksum)
+                file.write(part)
+        path = folder / f"{stem}.{checksum:08x}.safetensors"
+        replace_synced(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def to_updates(weights: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Turn weights `(n + 1, P)` into the first row and n differences, in place; return the patches.
+
+    The patches are the entries at which `w + fl(w' - w)` is not `w'`: `rows`, `columns` and the true `values`.
+    """
+    rows: list[NDArray[Any]] = []
+    columns: list[NDArray[Any]] = []
+    values: list[NDArray[Any]] = []
+    count, size = weights.shape
+    width = max(256, _ENTRIES // count)
+    bits = _BITS[weights.dtype.itemsize]
+    with np.errstate(all="ignore"):
+        for start in range(0, size, width):
+            part = weights[:, start : start + width]
+            updates = part[1:] - part[:-1]
+            again = part[:-1] + updates
+            missed_rows, missed_columns = np.nonzero(again.view(bits) != part[1:].view(bits))
+            rows.append(missed_rows)
+            columns.append(missed_columns + start)
+            values.append(part[1:][missed_rows, missed_columns])
+            part[1:] = updates
+    none = np.empty(0, dtype=np.int64)
+    return {
+        "rows": np.concatenate([none, *rows]),
+        "columns": np.concatenate([none, *columns]),
+        "values": np.concatenate([np.empty(0, dtype=weights.dtype), *values]),
+    }
+
+
+_BITS: dict[int, Any] = {4: np.int32, 8: np.int64}
+
+
+def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[memoryview]:
+    """The bytes of a safetensors file, in parts, without a copy of tensors that are contiguous and on the CPU."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts: list[memoryview] = []
+    offset = 0
+    for name, tensor in tensors.items():
+        flat = tensor.detach().contiguous().reshape(-1)
+        raw = flat.view(torch.uint8).numpy() if len(flat) else np.empty(0, dtype=np.uint8)
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + raw.nbytes],
+        }
+        offset += raw.nbytes
+        parts.append(raw.data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(struct.pack("<Q", len(text)) + text), *parts]
+
+
+def read_segment(path: Path, run: str, size: int, dtype: torch.dtype, verify: bool = True) -> Segment:
+    """Open one segment and check that it is whole and belongs to the run.
+
+    Args:
+        path: the file.
+        run: the run's own random name.
+        size: P.
+        dtype: of the updates.
+        verify: also compare the checksum of all bytes with the one in the name.
+
+    Raises:
+        DamagedSegmentError: if it may not be read as data; the message is the reason.
+    """
+    match = _NAME.fullmatch(path.name)
+    if not match:
+        raise DamagedSegmentError("its name is no segment's name")
+    try:
+        if verify and checksum_of(path) != match[3]:
+            raise DamagedSegmentError("its bytes do not have the checksum in its name")
+        with path.open("rb") as raw:
+            length = struct.unpack("<Q", raw.read(8))[0]
+            header = json.loads(raw.read(min(length, 2**27)))
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != SEGMENT_FORMAT:
+                raise DamagedSegmentError("it is no segment that this version writes")
+            about = json.loads(metadata["about"])
+            small = {n: file.get_tensor(n) for n in ("steps", "learning_rates", "momenta", "times", "scalars")}
+        count = len(small["steps"])
+        shape, code = header["updates"]["shape"], header["updates"]["dtype"]
+        segment = Segment(
+            path,
+            int(about["first_row"]),
+            int(about["before"]),
+            size=size,
+            dtype=dtype,
+            position=8 + length + int(header["updates"]["data_offsets"][0]),
+            scalars=dict(zip(about["scalars"], small.pop("scalars").unbind(1), strict=True)),
+            **small,
+        )
+    except (OSError, SafetensorError, struct.error, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DamagedSegmentError):
+            raise
+        raise DamagedSegmentError(f"it cannot be read ({error})") from error
+    if about["run"] != run:
+        raise DamagedSegmentError("it belongs to another run")
+    if shape != [count, size] or code != DTYPES[dtype] or count == 0:
+        raise DamagedSegmentError(f"it holds updates of shape {shape} in {code}, not (n, {size}) in {DTYPES[dtype]}")
+    if (int(match[1]), int(match[2])) != (segment.first_row, segment.first_row + count):
+        raise DamagedSegmentError("its name and its content disagree about the rows")
+    return segment
+
+
+def read_segments(
+    folder: Path, run: str, size: int, dtype: torch.dtype, verify: bool = True
+) -> tuple[tuple[Segment, ...], tuple[tuple[str, str], ...]]:
+    """Every segment that can be used, in order, and `(file name, reason)` for everything that cannot.
+
+    Unfinished files (their names begin with a dot) are what a killed writer leaves; they are no damage.
+    """
+    segments: list[Segment] = []
+    damaged: list[tuple[str, str]] = []
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    for path in sorted(paths, key=_row_range):
+        found = _segment_or_reason(path, run, size, dtype, verify)
+        if isinstance(found, Segment) and segments and found.first_row < segments[-1].first_row + len(segments[-1]):
+            found = f"its rows are already in {segments[-1].path.name}"
+        if isinstance(found, Segment):
+            segments.append(found)
+        else:
+            damaged.append((path.name, found))
+    return tuple(segments), tuple(damaged)
+
+
+def _segment_or_reason(path: Path, run: str, size: int, dtype: torch.dtype, verify: bool) -> Segment | str:
+    try:
+        return read_segment(path, run, size, dtype, verify)
+    except DamagedSegmentError as error:
+        return str(error)
+
+
+def checksum_of(path: Path) -> str:
+    """CRC-32 of a file's bytes, eight hexadecimal digits."""
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(_READ):
+            checksum = zlib.crc32(part, checksum)
+    return f"{checksum:08x}"
+
+
+def own_segment_files(folder: Path) -> Sequence[Path]:
+    """The files in `folder` that bear a segment's name or the name of an unfinished one."""
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir() if _NAME.fullmatch(p.name) or re.fullmatch(r"\.\d+-\d+\.tmp\d+", p.name)]
+
+
+def _row_range(path: Path) -> tuple[int, int, str]:
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2]), path.name) if match else (-1, -1, path.name)
+
+
+def _fill(file: Any, out: NDArray[Any], path: Path) -> None:
+    view = out.data.cast("B")
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise RunError(f"{path} has become shorter while it was open; open the run again")
+        view = view[count:]

@@ -1,0 +1,45 @@
+"""One catalogue of messages in each language, keyed by name and filled with the same numbers.
+
+A text holds no number of its own, only placeholders, so that two languages can never disagree in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from thalweg.errors import InputError, nearest
+from thalweg.show.messages import en, ja
+
+CATALOGUES: Mapping[str, Mapping[str, str]] = {"en": en.TEXTS, "ja": ja.TEXTS}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The messages of one language.
+
+    Attributes:
+        language: "en" or "ja".
+    """
+
+    language: str
+
+    def __post_init__(self) -> None:
+        if self.language not in CATALOGUES:
+            raise InputError(
+                f"the report has no language {self.language!r}; choose from {nearest(self.language, CATALOGUES)}"
+            )
+
+    def __call__(self, key: str, **values: object) -> Markup:
+        """The message as HTML, with every value escaped."""
+        return Markup(CATALOGUES[self.language][key]).format(**values)
+
+    def plain(self, key: str, **values: object) -> str:
+        """The message as plain text."""
+        return CATALOGUES[self.language][key].format(**values)
+
+    def known(self, group: str, name: str) -> str:
+        """The word for a name that the analysis uses, or the name itself where the catalogue has none."""
+        return CATALOGUES[self.language].get(f"{group}.{name}", name)

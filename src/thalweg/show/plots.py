@@ -1,0 +1,381 @@
+"""Plots on given matplotlib axes: each draws what the analysis holds and computes no statistic.
+
+Every function takes the axes, a part of the analysis (see `thalweg.workflow`) and the words to label it with, so the
+same code makes the report and a paper's figure:
+
+```python
+figure = matplotlib.figure.Figure()
+plots.eigenvalues(figure.add_subplot(), stage["spectrum"], words=Words("en"))
+```
+
+Legends are left to the page around a plot, where text wraps and can be read by a screen reader; a paper can call
+`axes.legend()`, since everything drawn carries its label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from thalweg.show import numbers
+from thalweg.show.messages import Words
+from thalweg.show.palette import LEVELS, MARKERS, colour, tint
+
+HEAT_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5)
+"""Where the tints of a heat map change, in squared inner products."""
+MOST_POINTS = 600
+NAME_WIDTH = 20
+_SMALL = 10
+
+
+def path(axes: Axes, points: Sequence[Sequence[float]], explained: Sequence[float], words: Words, hue: str) -> None:
+    """A path in the plane of its first two components: paler is earlier, a ring the start and a disc the end.
+
+    Args:
+        axes: drawn on.
+        points: (n, 2) coordinates.
+        explained: shares of variance of the two components.
+        words: the language of the labels.
+        hue: the palette's name for what moves.
+    """
+    points = [points[i] for i in numbers.thinned(len(points), MOST_POINTS)]
+    parts = LEVELS - 1
+    edges = [round(part * (len(points) - 1) / parts) for part in range(parts + 1)]
+    for level, (first, last) in enumerate(pairwise(edges), 1):
+        x, y = zip(*points[first : last + 1], strict=True)
+        axes.plot(x, y, color=tint(hue, level), linewidth=1.8, solid_capstyle="round", zorder=2 + level / 100)
+    for point, fill in ((points[0], colour("paper")), (points[-1], colour(hue))):
+        axes.plot(*point, "o", markersize=8, markerfacecolor=fill, markeredgecolor=colour(hue), zorder=4)
+    axes.margins(0.1)
+    axes.set_aspect("equal", adjustable="datalim")
+    _frame(axes, grid="both")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    across, up = (
+        words.plain("plot.component", number=number, share=numbers.percent(share))
+        for number, share in enumerate(explained[:2], 1)
+    )
+    axes.set_xlabel(across, color=colour("muted"))
+    axes.set_ylabel(up, color=colour("muted"))
+
+
+def explained_total(axes: Axes, curves: Mapping[str, Sequence[float]], words: Words) -> None:
+    """Variance explained by the first components together, one curve for each source.
+
+    Args:
+        axes: drawn on.
+        curves: share of variance of each component, by source: a hue of the palette, or "random_walk".
+        words: the language of the labels.
+    """
+    for source, explained in curves.items():
+        _curve(axes, source, list(accumulate(explained)), words)
+    axes.set_ylim(0, 1.02)
+    _percent(axes.yaxis)
+    axes.set_xlabel(words.plain("plot.components"), color=colour("muted"))
+    _frame(axes, grid="y")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def explained_each(axes: Axes, curves: Mapping[str, Sequence[float]], words: Words) -> None:
+    """Variance explained by each component on two logarithmic axes, where a random walk is a straight line."""
+    for source, explained in curves.items():
+        _curve(axes, source, [share if share > 0 else math.nan for share in explained], words)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    top = [share for explained in curves.values() for share in explained if share > 0]
+    axes.set_ylim(max(min(top) / 1.5, 1e-6), 1.3)
+    longest = max(len(explained) for explained in curves.values())
+    axes.xaxis.set_major_locator(FixedLocator([n for n in (1, 2, 5, 10, 20, 50, 100) if n <= longest]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    axes.set_xlabel(words.plain("plot.component_number"), color=colour("muted"))
+    _frame(axes, grid="y")
+
+
+def eigenvalues(
+    axes: Axes, spectrum: Mapping[str, Any], words: Words, sampling: Mapping[str, Any] | None = None
+) -> None:
+    """Eigenvalues in order with their residuals, and the curvature found on two halves of the data.
+
+    A hollow mark has not converged. The bar spans the half that gave the vector and the half that did not.
+
+    Args:
+        axes: drawn on.
+        spectrum: `values`, `residuals` and `converged`, each of length k.
+        words: the language of the labels.
+        sampling: `half_values` and `other_half`, each of length k.
+    """
+    values = spectrum["values"]
+    places = list(range(1, len(values) + 1))
+    drawn = list(values)
+    if sampling:
+        halves = list(zip(sampling["half_values"], sampling["other_half"], strict=True))[: len(values)]
+        drawn += [value for pair in halves for value in pair]
+        for place, (first, other) in enumerate(halves, 1):
+            x = place + 0.28
+            axes.plot([x, x], [first, other], color=colour("chance"), linewidth=1.2, zorder=2)
+            axes.plot(x, first, "_", color=colour("chance"), markersize=7, markeredgewidth=1.5)
+            axes.plot(x, other, "o", color=colour("chance"), markersize=3.5)
+    hue = colour("eigenvectors")
+    residuals = [value or 0.0 for value in spectrum.get("residuals") or [0.0] * len(values)]
+    axes.errorbar(places, values, yerr=residuals, fmt="none", ecolor=hue, elinewidth=1.2, capsize=2.5, zorder=3)
+    converged = spectrum.get("converged") or [True] * len(values)
+    for place, value, good in zip(places, values, converged, strict=True):
+        face = hue if good else colour("paper")
+        axes.plot(place, value, MARKERS["eigenvectors"], markersize=6, color=hue, markerfacecolor=face, zorder=4)
+    _measure(axes, "y", drawn)
+    axes.set_xlim(0.4, len(values) + 0.8)
+    axes.xaxis.set_major_locator(FixedLocator(_some(places)))
+    axes.set_xlabel(words.plain("plot.eigenvalue_number"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
+    _frame(axes, grid="y")
+
+
+def spectra(axes: Axes, stages: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """The top eigenvalues at several moments of training, one line for each place in the order."""
+    steps = [stage["step"] for stage in stages]
+    lines = list(zip(*(stage["spectrum"]["values"] for stage in stages), strict=False))
+    for place in reversed(range(len(lines))):
+        level = LEVELS - 1 if place == 0 else max(2, LEVELS - 3 - place * (LEVELS - 2) // max(1, len(lines)))
+        axes.plot(
+            steps,
+            lines[place],
+            MARKERS["eigenvectors"] + "-",
+            color=tint("eigenvectors", level),
+            markersize=5 if place == 0 else 3,
+            linewidth=1.8 if place == 0 else 1,
+        )
+    _measure(axes, "y", [value for line in lines for value in line])
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(FixedLocator(_apart(steps)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
+    axes.set_xlabel(words.plain("plot.step"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
+    _frame(axes, grid="y")
+
+
+def agreement(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Share of the top eigenspace captured by each set of components, beside both nulls.
+
+    A full mark belongs to the stage's own window, a hollow one to the whole run; the grey `|` is a uniformly random
+    subspace, the grey dot one of random directions with the same energy in each layer.
+
+    Args:
+        axes: drawn on.
+        rows: one stage's agreement.
+        words: the language of the labels.
+    """
+    groups = {source: sorted({row["components"] for row in rows if row["source"] == source}) for source in MARKERS}
+    heights: dict[tuple[str, int], float] = {}
+    for source, counts in groups.items():
+        for m in counts:
+            heights[source, m] = len(heights) + 0.6 * len({s for s, _ in heights} - {source})
+    for row in rows:
+        y, source = heights[row["source"], row["components"]], row["source"]
+        own = row.get("window_name") != "whole run"
+        nulls = row.get("nulls") or {}
+        for name, mark, size in (("uniform", "|", 11), ("layer_matched", "o", 4)):
+            if own and nulls.get(name):
+                at = nulls[name]["expected"]
+                axes.plot(at, y, mark, color=colour("chance"), markersize=size, markeredgewidth=1.2, zorder=3)
+        face = colour(source) if own else colour("paper")
+        axes.plot(
+            row["captured"],
+            y,
+            MARKERS[source],
+            markersize=7,
+            color=colour(source),
+            markerfacecolor=face,
+            markeredgewidth=1.4,
+            zorder=5 if own else 4,
+        )
+    labels = [
+        words.plain("plot.set", source=words.plain(f"source.{s}"), components=m) if m == groups[s][0] else str(m)
+        for s, m in heights
+    ]
+    axes.set_yticks(list(heights.values()), labels)
+    axes.set_ylim(max(heights.values()) + 0.7, -0.7)
+    axes.set_xlim(-0.03, 1.03)
+    _percent(axes.xaxis)
+    _frame(axes, grid="x")
+    axes.hlines(list(heights.values()), 0, 1, color=colour("grid"), linewidth=0.8, zorder=1)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def heat_map(axes: Axes, squared: Sequence[Sequence[float]], words: Words, columns: str) -> None:
+    """Squared inner products of eigenvectors (down) and components (across), in the steps of `HEAT_BOUNDS`.
+
+    The number at the end of a row is its sum: the share of that eigenvector within all components shown.
+
+    Args:
+        axes: drawn on.
+        squared: (k, m) values from 0 to 1.
+        words: the language of the labels.
+        columns: the source of the components.
+    """
+    width = len(squared[0])
+    cells: dict[int, list[tuple[int, int]]] = {level: [] for level in range(LEVELS)}
+    for y, row in enumerate(squared):
+        for x, value in enumerate(row):
+            cells[heat_level(value)].append((x, y))
+    axes.set_xlim(0.5, width + 0.5)
+    axes.set_ylim(len(squared) + 0.5, 0.5)
+    for level, places in cells.items():
+        if places:
+            axes.add_patch(PathPatch(_squares(places), facecolor=tint("eigenvectors", level), linewidth=0))
+    for y, row in enumerate(squared, 1):
+        axes.annotate(
+            numbers.percent(sum(row)), (width + 0.5, y), (5, 0), textcoords="offset points", va="center",
+            fontsize=_SMALL, color=colour("ink"), annotation_clip=False,
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(FixedLocator(_some(range(1, width + 1))))
+    axes.yaxis.set_major_locator(FixedLocator(_some(range(1, len(squared) + 1))))
+    axes.set_xlabel(words.plain("plot.of_source", source=words.plain(f"source.{columns}")), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.eigenvector_number"), color=colour("muted"))
+    _frame(axes, grid="")
+    axes.tick_params(length=0)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def heat_level(value: float) -> int:
+    """The tint of a squared inner product."""
+    return sum(value >= bound for bound in HEAT_BOUNDS)
+
+
+def layer_curvature(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words, net: float | None) -> None:
+    """The largest eigenvalue of every layer's own block, in order of depth, and the whole net's as a line."""
+    hue = colour("eigenvectors")
+    places = list(range(len(layers)))
+    values = [layer["values"][0] if layer.get("values") else math.nan for layer in layers]
+    if net is not None:
+        axes.axvline(net, color=hue, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
+    axes.hlines(places, 0, values, color=tint("eigenvectors", 2), linewidth=1.5, zorder=2)
+    axes.plot(values, places, MARKERS["eigenvectors"], color=hue, markersize=6, zorder=3)
+    _names(axes, layers)
+    _measure(axes, "x", [value for value in [*values, net] if value is not None], from_zero=True)
+    axes.set_xlabel(words.plain("plot.curvature"), color=colour("muted"))
+    _frame(axes, grid="x")
+
+
+def layer_shares(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Each layer's share of the parameters (a tick) beside its share of updates and of eigenvectors."""
+    total = sum(layer["parameters"] for layer in layers) or 1
+    places = list(range(len(layers)))
+    chance = [layer["parameters"] / total for layer in layers]
+    parts = {
+        "weights": [layer.get("weight_energy") for layer in layers],
+        "updates": [layer.get("update_energy") for layer in layers],
+        "eigenvectors": [layer.get("eigenvector_energy") for layer in layers],
+    }
+    axes.hlines(places, 0, 1, color=colour("grid"), linewidth=0.8, zorder=1)
+    bottoms, tops = [place - 0.36 for place in places], [place + 0.36 for place in places]
+    axes.vlines(chance, bottoms, tops, color=colour("chance"), linewidth=1.6, zorder=2)
+    for shift, (source, shares) in zip((0.22, 0.0, -0.22), parts.items(), strict=True):
+        known = [(share, place + shift) for share, place in zip(shares, places, strict=True) if share is not None]
+        if known:
+            x, y = zip(*known, strict=True)
+            axes.plot(x, y, MARKERS[source], color=colour(source), markersize=5.5, zorder=3)
+    _names(axes, layers)
+    axes.set_xlim(-0.03, 1.03)
+    _percent(axes.xaxis)
+    axes.set_xlabel(words.plain("plot.share"), color=colour("muted"))
+    _frame(axes, grid="x")
+
+
+def _curve(axes: Axes, source: str, values: Sequence[float], words: Words) -> None:
+    hue = colour("chance" if source == "random_walk" else source)
+    places = range(1, len(values) + 1)
+    label = words.plain(f"source.{source}")
+    if source == "random_walk":
+        axes.plot(places, values, color=hue, linewidth=1.6, linestyle=(0, (4, 3)), label=label, zorder=2)
+        return
+    shown = [n - 1 for n in (1, 2, 3, 5, 10, 20, 30, 40, 50, 75, 100) if n <= len(values)]
+    axes.plot(
+        places, values, MARKERS[source] + "-", color=hue, linewidth=1.6, markersize=5, markevery=shown, label=label
+    )
+
+
+def _frame(axes: Axes, grid: Literal["", "x", "y", "both"]) -> None:
+    """Two quiet spines, muted ticks, and grid lines in the directions that are read."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(colour("chance"))
+        axes.spines[side].set_linewidth(0.8)
+    axes.tick_params(colors=colour("muted"), labelcolor=colour("ink"), labelsize=_SMALL, length=3, width=0.8)
+    axes.tick_params(which="minor", length=0)
+    axes.set_axisbelow(True)
+    axes.set_facecolor("none")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(_SMALL)
+    if grid:
+        axes.grid(axis=grid, color=colour("grid"), linewidth=0.8)
+
+
+def _measure(axes: Axes, which: str, values: Sequence[float | None], from_zero: bool = False) -> None:
+    """A logarithmic axis where positive values span much, a linear one otherwise."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    axis, scale, limits = (
+        (axes.yaxis, axes.set_yscale, axes.set_ylim) if which == "y" else (axes.xaxis, axes.set_xscale, axes.set_xlim)
+    )
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    if low > 0 and high > (50 if from_zero else 4) * low:
+        scale("log")
+        limits(low / 1.6, high * 1.35)
+        axis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=12))
+        axis.set_minor_locator(NullLocator())
+    else:
+        room = 0.08 * ((high - min(low, 0.0)) or 1.0)
+        limits(low - room if low < 0 else 0.0, high + room)
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+
+
+def _percent(axis: Any) -> None:
+    axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
+
+
+def _names(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_yticks(range(len(layers)), [numbers.clip(layer["layer"], NAME_WIDTH) for layer in layers])
+    axes.set_ylim(len(layers) - 0.4, -0.6)
+
+
+def _squares(places: Sequence[tuple[int, int]]) -> Path:
+    """Unit squares, with a hairline between them, as one path."""
+    corners: list[tuple[float, float]] = []
+    codes: list[Any] = []
+    for x, y in places:
+        left, right, top, bottom = x + 0.54, x + 1.46, y + 0.54, y + 1.46
+        corners += [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        codes += [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
+    return Path(corners, codes)
+
+
+def _some(places: Sequence[int]) -> list[int]:
+    """Ticks that do not crowd: the first, and multiples of a round step."""
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if len(places) <= 10 * step)
+    return [place for place in places if place == places[0] or place % step == 0]
+
+
+def _apart(steps: Sequence[int]) -> list[int]:
+    """Those of the steps whose labels do not touch, the last one always."""
+    span = (steps[-1] - steps[0]) or 1
+    kept = [steps[-1]]
+    for step in reversed(steps[:-1]):
+        if (kept[-1] - step) / span > 0.16:
+            kept.append(step)
+    return kept

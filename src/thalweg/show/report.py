@@ -1,0 +1,165 @@
+"""The report: one self-contained HTML file for each language.
+
+It reads only what `analyse` stored, imports no user code, holds no script and sends no request. Everything from the
+run is escaped; the content security policy allows exactly one style sheet, by its hash, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from thalweg.errors import RunError
+from thalweg.runs import read_json, read_manifest, write_atomically
+from thalweg.show import palette
+from thalweg.show.messages import Words
+from thalweg.show.numbers import clean, count
+from thalweg.show.sections import sections
+from thalweg.show.sections.verdict import verdict
+
+FORMAT = 1
+ANALYSIS = "results/analysis.json"
+
+
+def report(run_folder: str | Path, languages: Sequence[str] = ("en",)) -> list[Path]:
+    """Write the report of an analysed run.
+
+    Args:
+        run_folder: the run.
+        languages: "en", "ja".
+
+    Returns:
+        The files written, `report.en.html` and so on, in the run folder.
+
+    Raises:
+        RunError: if the folder is no run, or has not been analysed.
+        InputError: if there is no such language.
+    """
+    folder = Path(run_folder)
+    read_manifest(folder)
+    if not (folder / ANALYSIS).is_file():
+        raise RunError(f"{folder} has not been analysed; run: thalweg analyse {folder} --task TASK")
+    analysis = read_json(folder / ANALYSIS)
+    if analysis.get("format") != FORMAT:
+        raise RunError(
+            f"{folder / ANALYSIS} has format {analysis.get('format')!r}, this version reads {FORMAT}; "
+            f"run: thalweg analyse {folder} --task TASK"
+        )
+    languages = (languages,) if isinstance(languages, str) else tuple(dict.fromkeys(languages))
+    pages = {language: render(analysis, language, others=languages) for language in languages}
+    paths = []
+    for language, page in pages.items():
+        path = folder / file_name(language)
+        write_atomically(path, page.encode())
+        paths.append(path)
+    return paths
+
+
+def file_name(language: str) -> str:
+    """The report's file in the run folder."""
+    return f"report.{language}.html"
+
+
+def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = ()) -> str:
+    """The report as one HTML page.
+
+    Args:
+        analysis: what `analyse` stored.
+        language: "en" or "ja".
+        others: languages that stand beside it as files of their own, to link to.
+    """
+    words = Words(language)
+    style = style_sheet()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            language=language,
+            words=words,
+            style=Markup(style),
+            policy=policy(style),
+            title=words.plain("page.title", run=_title(analysis)),
+            run_title=_title(analysis),
+            facts=_facts(analysis, words),
+            notices=_notices(analysis, words),
+            verdict=verdict(analysis, words),
+            sections=sections(analysis, words),
+            links=[(other, file_name(other)) for other in others if other != language],
+        )
+    )
+
+
+def policy(style: str) -> str:
+    """The content security policy for a page with this one style sheet."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+@cache
+def style_sheet() -> str:
+    """The page's style sheet: the palette's colours, then the layout."""
+    layout = resources.files("thalweg.show").joinpath("templates/report.css").read_text(encoding="utf-8")
+    return "\n" + palette.style_sheet() + layout
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("thalweg.show", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _title(analysis: Mapping[str, Any]) -> str:
+    folder = str((analysis.get("run") or {}).get("folder") or "run")
+    return clean(Path(folder).name or folder)
+
+
+def _facts(analysis: Mapping[str, Any], words: Words) -> list[Markup]:
+    run = analysis.get("run") or {}
+    made = words(
+        "page.made",
+        created=clean(str(analysis.get("created", "–")))[:16].replace("T", " "),
+        thalweg=analysis.get("thalweg", "–"),
+        torch=analysis.get("torch", "–"),
+    )
+    if not run:
+        return [made]
+    first, last = run.get("steps") or (0, 0)
+    described = words(
+        "page.run",
+        model=clean(str(run.get("model", "–"))),
+        parameters=count(run.get("parameters")),
+        layers=count(run.get("layers")),
+        optimizer=clean(str((run.get("optimizer") or {}).get("class", "–"))),
+        steps=count(last - first + 1),
+    )
+    if (run.get("every") or 1) > 1:
+        described += Markup("; ") + words("page.every", every=count(run["every"]))
+    return [described, made]
+
+
+def _notices(analysis: Mapping[str, Any], words: Words) -> list[Markup]:
+    run = analysis.get("run") or {}
+    notices = [
+        words("page.damaged", file=clean(str(file)), reason=clean(str(reason)))
+        for file, reason in run.get("damaged") or ()
+    ]
+    if run.get("gaps"):
+        gaps = ", ".join(f"{count(first)}–{count(last)}" for first, last in run["gaps"])
+        notices.append(words("page.gaps", gaps=gaps))
+    if run.get("frozen"):
+        notices.append(words("page.frozen", frozen=count(run["frozen"])))
+    return notices

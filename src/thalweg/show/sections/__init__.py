@@ -1,0 +1,41 @@
+"""The sections of the report in their order, each made of the stored analysis and the words of one language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from thalweg.show.messages import Words
+from thalweg.show.sections.base import Section
+from thalweg.show.sections.closing import again, cost, limits
+from thalweg.show.sections.curvature import eigenvalues, layers
+from thalweg.show.sections.overlaps import agreement, heat_map
+from thalweg.show.sections.trajectory import explained, path
+
+Builder = Callable[[Mapping[str, Any], Words], Section]
+
+SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
+    ("path", ("path",), path),
+    ("explained", ("components",), explained),
+    ("eigenvalues", ("stages",), eigenvalues),
+    ("agreement", ("stages",), agreement),
+    ("heat_map", ("heat_map",), heat_map),
+    ("layers", ("layers",), layers),
+    ("cost", ("cost",), cost),
+    ("limits", (), limits),
+    ("again", ("command",), again),
+)
+"""Name, the parts of the analysis that the section cannot do without, and what builds it."""
+
+
+def sections(analysis: Mapping[str, Any], words: Words) -> list[Section]:
+    """Every section; one whose data are missing says so in a sentence."""
+    built = []
+    for name, needed, build in SECTIONS:
+        missing = [part for part in needed if not analysis.get(part)]
+        if missing:
+            reason = words("absent.part", part=missing[0])
+            built.append(Section(name, words(f"{name}.title"), lead=(words("section.absent", reason=reason),)))
+        else:
+            built.append(build(analysis, words))
+    return built

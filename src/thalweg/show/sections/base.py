@@ -1,0 +1,159 @@
+"""What a section is made of, and how a picture of one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+
+from thalweg.show import numbers, svg
+from thalweg.show.messages import Words
+from thalweg.tables import Table
+
+WIDTH = 360.0
+"""Width of every picture in SVG units, about one CSS pixel each on a phone."""
+SENTENCE_NAME = 48
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawn panel.
+
+    Attributes:
+        heading: stands above it.
+        svg: the inline SVG.
+    """
+
+    heading: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend.
+
+    Attributes:
+        mark: its shape in `marks.html.j2`: "disc", "ring", "square", "triangle", "diamond", "tick", "bar", "line" or
+            "dash"; a "step" is part of a scale, and nothing makes it a heading.
+        hue: its class in the palette.
+        text: what it stands for.
+    """
+
+    mark: str
+    hue: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table on the page.
+
+    Attributes:
+        caption: stands above it.
+        table: its cells, already worded.
+        leading: how many columns at the left hold words; the others hold numbers.
+        folded: whether it opens only when asked.
+    """
+
+    caption: str
+    table: Table
+    leading: int = 1
+    folded: bool = True
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the report.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        lead: its sentences.
+        pictures: panels side by side.
+        legend: what the marks in them stand for.
+        reading: terms and texts: what it shows, chance, method, limits.
+        grids: its tables.
+        items: a list of statements.
+        code: a command to copy.
+    """
+
+    name: str
+    title: str
+    lead: tuple[Markup, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    legend: tuple[Key, ...] = ()
+    reading: tuple[tuple[str, Markup], ...] = ()
+    grids: tuple[Grid, ...] = ()
+    items: tuple[Markup, ...] = ()
+    code: str = ""
+
+
+def picture(
+    prefix: str,
+    heading: str,
+    alternative: str,
+    draw: Callable[[Axes], None],
+    height: float = 260,
+    left: float = 54,
+    right: float = 12,
+) -> Picture:
+    """A panel of the standard width: margins in SVG units, the same for every language."""
+    with matplotlib.rc_context(svg.SETTINGS):
+        figure = svg.figure(WIDTH, height)
+        bottom, top = 42, 8
+        width = WIDTH - left - right
+        axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, (height - bottom - top) / height))
+        draw(axes)
+        return Picture(heading, svg.inline(figure, prefix, numbers.clean(alternative)))
+
+
+def reading(words: Words, section: str, **values: object) -> tuple[tuple[str, Markup], ...]:
+    """The four things that are said of every figure."""
+    return tuple((words(f"reading.{part}"), words(f"{section}.{part}", **values)) for part in READING)
+
+
+READING = ("what", "null", "how", "not")
+
+
+def name(value: str) -> Markup:
+    """A name from the user's model inside a sentence: isolated, so that its direction cannot turn the text."""
+    return Markup('<bdi class="name">{}</bdi>').format(escape(numbers.clip(value, SENTENCE_NAME)))
+
+
+def final(analysis: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The last stage, or an empty one."""
+    stages = analysis.get("stages") or [{}]
+    last: Mapping[str, Any] = stages[-1]
+    return last
+
+
+def captured(stage: Mapping[str, Any], source: str, components: int, own: bool = True) -> Mapping[str, Any] | None:
+    """One line of a stage's agreement, or None."""
+    for row in stage.get("agreement") or ():
+        if row["source"] == source and row["components"] == components and own == is_own(row):
+            line: Mapping[str, Any] = row
+            return line
+    return None
+
+
+def is_own(row: Mapping[str, Any]) -> bool:
+    """Whether the components come from the stage's own window."""
+    return bool(row.get("window_name") != "whole run")
+
+
+def span(window: Any) -> dict[str, str]:
+    """First and last step of a half-open window."""
+    if not window:
+        return {"first": numbers.DASH, "last": numbers.DASH}
+    return {"first": numbers.count(window[0]), "last": numbers.count(window[1] - 1)}
+
+
+def grid(words: Words, key: str, columns: list[str], rows: Sequence[tuple[str, ...]], **options: Any) -> Grid:
+    """A table whose column names and caption come from the catalogue."""
+    section = key.split(".")[0]
+    heads = tuple(words.plain(f"{section}.column.{column}") for column in columns)
+    return Grid(words.plain(key), Table(heads, tuple(rows)), **options)

@@ -1,0 +1,100 @@
+"""The path of training, and how many directions it used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thalweg.show import plots
+from thalweg.show.messages import Words
+from thalweg.show.numbers import count, percent
+from thalweg.show.sections.base import Key, Picture, Section, picture, reading, span
+
+SHAPES = {"updates": "disc", "weights": "square", "gradients": "triangle", "random_walk": "dash"}
+
+
+def path(analysis: Mapping[str, Any], words: Words) -> Section:
+    """The path picture with the random walk beside it on equal terms."""
+    data = analysis["path"]
+    walk = data.get("random_walk")
+    steps = {"first": count(data["steps"][0]), "last": count(data["steps"][-1])}
+
+    def panel(key: str, part: Mapping[str, Any], hue: str, alt: str) -> Picture:
+        return picture(
+            f"path-{key}",
+            words.plain(f"path.{key}"),
+            alt,
+            lambda axes: plots.path(axes, part["points"], part["explained"], words, hue),
+            height=300,
+        )
+
+    pictures = [panel("weights", data, "weights", words.plain("path.alt", **steps))]
+    random = None
+    if walk:
+        pictures.append(panel("random", walk, "chance", words.plain("path.random_alt")))
+        random = sum(walk["explained"])
+    return Section(
+        "path",
+        words("path.title"),
+        lead=(words("path.lead", share=percent(sum(data["explained"])), random=percent(random)),),
+        pictures=tuple(pictures),
+        legend=(
+            Key("ring", "weights", words("path.start", step=steps["first"])),
+            Key("disc", "weights", words("path.end", step=steps["last"])),
+            Key("square", "weights-1", words("path.early")),
+            Key("square", "weights", words("path.later")),
+        ),
+        reading=reading(words, "path"),
+    )
+
+
+def explained(analysis: Mapping[str, Any], words: Words) -> Section:
+    """Explained variance of every source, beside the random walk's."""
+    parts = analysis["components"]
+    curves: dict[str, Sequence[float]] = {
+        source: parts[source]["explained"] for source in SHAPES if (parts.get(source) or {}).get("explained")
+    }
+    if not curves:
+        return Section("explained", words("explained.title"), lead=(words("absent.part", part="components"),))
+    components = min((analysis.get("settings") or {}).get("components") or [10])
+    totals = {source: percent(sum(curves[source][:components]) if source in curves else None) for source in SHAPES}
+    names = {source: words.plain(f"source.{source}") for source in curves}
+    shares = "; ".join(f"{names[source]} {totals[source]}" for source in curves)
+    lead = [
+        words(
+            "explained.lead",
+            components=components,
+            updates=totals["updates"],
+            weights=totals["weights"],
+            random=totals["random_walk"],
+        )
+    ]
+    missing = (parts.get("gradients") or {}).get("reason")
+    if missing:
+        lead.append(words("explained.gradients", reason=missing))
+    window = next((parts[source].get("window") for source in curves if parts[source].get("window")), None)
+    total_alt = words.plain("explained.alt", components=components, shares=shares)
+    each_alt = words.plain("explained.each_alt", sources=", ".join(names.values()))
+    return Section(
+        "explained",
+        words("explained.title"),
+        lead=tuple(lead),
+        pictures=(
+            picture(
+                "explained-total",
+                words.plain("explained.total"),
+                total_alt,
+                lambda axes: plots.explained_total(axes, curves, words),
+            ),
+            picture(
+                "explained-each",
+                words.plain("explained.each"),
+                each_alt,
+                lambda axes: plots.explained_each(axes, curves, words),
+            ),
+        ),
+        legend=tuple(
+            Key(SHAPES[source], "chance" if source == "random_walk" else source, names[source]) for source in curves
+        ),
+        reading=reading(words, "explained", **span(window)),
+    )

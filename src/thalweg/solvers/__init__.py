@@ -1,0 +1,1 @@
+"""Solvers: eigenpairs by Lanczos, principal components from Gram matrices."""

@@ -1,0 +1,1 @@
+"""The built-in tasks, and loading a user's own."""

@@ -1,0 +1,110 @@
+"""Handwritten digits, 8 by 8 pixels: the task of the demo.
+
+scikit-learn's copy of the test set of Alpaydin and Kaynak's *Optical Recognition of Handwritten Digits* (UCI, 1998):
+1,797 images, of which 1,437 are for training here and 360 are held out. The network is fully connected,
+64-128-64-10 with tanh, 17,226 parameters, trained by SGD with momentum.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from thalweg.errors import MissingExtraError
+from thalweg.problem import Task
+
+HELD_OUT = 360
+
+
+def digits_task(hidden: Sequence[int] = (128, 64), batch: int = 256, seed: int = 0) -> Task:
+    """The untrained network with training and held-out batches in a fixed order.
+
+    Args:
+        hidden: widths of the hidden layers.
+        batch: samples of one batch to measure on.
+        seed: for the split of the data and the first weights.
+
+    Raises:
+        MissingExtraError: if scikit-learn is not installed.
+    """
+    images, labels = _load()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    images, labels = images[order], labels[order]
+    widths = [64, *hidden, 10]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for start, stop in itertools.pairwise(widths):
+            layers += [nn.Linear(start, stop), nn.Tanh()]
+        model = nn.Sequential(*layers[:-1])
+    return Task(
+        model=model,
+        loss=cross_entropy,
+        train=_batches(images[HELD_OUT:], labels[HELD_OUT:], batch),
+        held_out=_batches(images[:HELD_OUT], labels[:HELD_OUT], batch),
+        optimizer=lambda network: torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9),
+        evaluate=lambda network: {"accuracy": accuracy(network, images[:HELD_OUT], labels[:HELD_OUT])},
+    )
+
+
+def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
+    """Mean cross-entropy of a batch (images, labels)."""
+    images, labels = batch
+    return functional.cross_entropy(model(images), labels)
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images that get the right label."""
+    with torch.no_grad():
+        return float((model(images).argmax(dim=1) == labels).double().mean())
+
+
+def train(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    epochs: int = 40,
+    batch: int = 64,
+    seed: int = 0,
+    after_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """A plain training loop over a task whose batches are (inputs, targets), shuffled anew each epoch.
+
+    Args:
+        task: model, loss and training data.
+        optimizer: steps the model.
+        epochs: passes over the data.
+        batch: samples of one step.
+        seed: for the order of the samples.
+        after_step: called with the step's number and its loss.
+    """
+    inputs = torch.cat([pair[0] for pair in task.train])
+    targets = torch.cat([pair[1] for pair in task.train])
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    for _ in range(epochs):
+        for chosen in torch.split(torch.randperm(len(inputs), generator=generator), batch):
+            optimizer.zero_grad()
+            loss = task.loss(task.model, (inputs[chosen], targets[chosen]))
+            loss.backward()
+            optimizer.step()
+            if after_step is not None:
+                after_step(step, float(loss.detach()))
+            step += 1
+
+
+def _batches(images: Tensor, labels: Tensor, batch: int) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(torch.split(images, batch), torch.split(labels, batch), strict=True))
+
+
+def _load() -> tuple[Tensor, Tensor]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingExtraError("the digits come with scikit-learn; pip install 'thalweg[demo]'") from error
+    data = load_digits()
+    return torch.as_tensor(data.data, dtype=torch.float32) / 16, torch.as_tensor(data.target)

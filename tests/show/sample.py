@@ -1,0 +1,163 @@
+"""A realistic stored analysis, made of seeded noise: what the report is developed and tested against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+LAYERS = [("1", 4160), ("3", 8256), ("5", 8320), ("7", 650)]
+P = sum(size for _, size in LAYERS)
+
+
+def analysis() -> dict[str, Any]:
+    """The mapping that `thalweg analyse` stores as results/analysis.json."""
+    rng = np.random.default_rng(7)
+    stages = [
+        _stage("early", 110, 0.34, rng),
+        _stage("middle", 440, 0.47, rng),
+        _stage("late", 770, 0.58, rng),
+        _stage("final", 880, 0.66, rng),
+    ]
+    last = stages[-1]
+    values = last["spectrum"]["values"]
+    line = last["agreement"][0]
+    return {
+        "format": 1,
+        "created": "2026-01-15T09:30:12+00:00",
+        "thalweg": "0.1.0",
+        "torch": "2.13.0",
+        "command": "thalweg analyse runs/digits --task thalweg.tasks.digits:task --seed 0",
+        "run": {
+            "folder": "runs/digits",
+            "model": "Sequential",
+            "optimizer": {"class": "SGD", "settings": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}},
+            "steps": [1, 880],
+            "rows": 880,
+            "every": 1,
+            "parameters": P,
+            "layers": len(LAYERS),
+            "frozen": 0,
+            "damaged": [],
+            "gaps": [],
+        },
+        "settings": {"k": 10, "seed": 0, "tol": 1e-3, "certificate": "complete", "components": [10, 20, 50]},
+        "problem": {
+            "samples": 1437, "batches": 12, "weight": 1437.0, "reduction": "mean", "mode": "evaluation",
+            "parameters": P,
+        },
+        "loss": {"train": 0.00412, "held_out": 0.0913, "gradient_norm": 0.0123},
+        "stages": stages,
+        "sampling": {
+            "half_values": [value * 1.11 for value in values],
+            "other_half": [value * (0.88 - 0.03 * i) for i, value in enumerate(values)],
+            "subspace_overlap": 0.812,
+            "samples": [719, 718],
+            "seed": 0,
+        },
+        "components": {
+            "updates": {"explained": _decay(50, 0.13, 0.6), "window": [660, 880]},
+            "weights": {"explained": _decay(50, 0.74, 1.7), "window": [0, 880]},
+            "gradients": {"explained": _decay(50, 0.09, 0.4), "window": [661, 880]},
+            "random_walk": {"explained": [6 / np.pi**2 / n**2 for n in range(1, 51)]},
+        },
+        "path": {
+            "steps": list(range(0, 881, 2)),
+            "points": _run(rng),
+            "explained": [0.742, 0.143],
+            "random_walk": {"points": _walk(rng), "explained": [0.611, 0.149]},
+        },
+        "heat_map": {"rows": "eigenvectors", "columns": "updates", "window": [660, 880], "squared": _heat(rng)},
+        "layers": [
+            {
+                "layer": layer, "depth": depth, "parameters": size, "values": [values[0] * share],
+                "residuals": [values[0] * 2e-4], "share_of_net": share, "update_energy": update,
+                "weight_energy": weight, "eigenvector_energy": eigen,
+            }
+            for depth, ((layer, size), share, update, weight, eigen) in enumerate(
+                zip(LAYERS, [0.41, 0.23, 0.31, 0.66], [0.31, 0.25, 0.3, 0.14], [0.29, 0.36, 0.31, 0.04],
+                    [0.24, 0.14, 0.2, 0.42], strict=True)
+            )
+        ],
+        "cost": {
+            "seconds": {"spectrum": 11.2, "layers": 3.4, "trajectory": 0.81, "sampling": 2.9, "total": 18.7},
+            "products": 1234,
+            "gradient_seconds": 0.0072,
+            "peak_memory_bytes": 612_000_000,
+        },
+        "verdict": {
+            "word": "agreement", "source": "updates", "components": 10, "captured": line["captured"],
+            "uniform": line["nulls"]["uniform"]["expected"],
+            "layer_matched": line["nulls"]["layer_matched"]["expected"],
+            "p_value": line["nulls"]["layer_matched"]["p_value"], "holds_layer": "7", "holds_share": 0.42,
+            "best_source": "gradients", "best_captured": last["agreement"][12]["captured"], "stiffest_layer": "7",
+        },
+    }  # fmt: skip
+
+
+def _stage(name: str, step: int, level: float, rng: np.random.Generator) -> dict[str, Any]:
+    top = 14.2 * np.exp(-(step / 600))
+    values = [float(top * np.exp(-0.21 * i) * (1 + 0.03 * rng.random())) for i in range(10)]
+    rows = []
+    for source, base in (("updates", level), ("weights", level * 0.55), ("gradients", level + 0.09)):
+        for window_name, shift in (("this stage", 0.0), ("whole run", -0.07)):
+            window = [step - 110, step] if window_name == "this stage" else [0, 880]
+            for m, more in ((10, 0.0), (20, 0.45), (50, 0.86)):
+                share = base + shift + (1 - base) * more
+                rows.append(
+                    {
+                        "source": source,
+                        "window": window,
+                        "window_name": window_name,
+                        "components": m,
+                        "captured": share,
+                        "per_direction": [share] * 10,
+                        "nulls": {
+                            "uniform": {"expected": m / P, "p_value": 0.0, "log10_p": -412.0 * share},
+                            "layer_matched": {"expected": 3.1 * m / P, "p_value": 0.005, "log10_p": -2.301},
+                        },
+                        "p_holm": 0.036,
+                    }
+                )
+    spectrum = {
+        "values": values,
+        "residuals": [value * 3e-4 for value in values],
+        "converged": [True] * 9 + [name != "early"],
+        "gaps": [0.2] * 10,
+        "angles": [0.004] * 10,
+        "certificate": "complete",
+        "matvecs": 74,
+        "missed_and_found": 0,
+        "complement_searched": True,
+    }
+    return {"name": name, "step": step, "window": [step - 110, step], "exact": name != "middle",
+            "loss": 0.4 / step, "spectrum": spectrum, "agreement": rows}  # fmt: skip
+
+
+def _decay(count: int, first: float, rate: float) -> list[float]:
+    shape = np.array([n**-rate * np.exp(-0.03 * n) for n in range(1, count + 1)])
+    shares = np.concatenate([[first], shape[1:] / shape[1:].sum() * (0.97 - first)])
+    return [float(share) for share in shares]
+
+
+def _run(rng: np.random.Generator) -> list[list[float]]:
+    t = np.linspace(0, 1, 441)
+    x = 6 * (1 - np.exp(-3 * t)) - 4
+    y = 1.8 * np.sin(2.6 * t) - 1.2 * t
+    noise = np.cumsum(rng.normal(size=(441, 2)), axis=0) * 0.006
+    return [[float(a), float(b)] for a, b in np.stack([x, y], axis=1) + noise]
+
+
+def _walk(rng: np.random.Generator) -> list[list[float]]:
+    t = np.linspace(0, 1, 441)
+    noise = np.cumsum(rng.normal(size=(441, 2)), axis=0) * 0.004
+    points = np.stack([4.1 * np.cos(np.pi * t), 2 * np.cos(2 * np.pi * t)], axis=1) + noise
+    return [[float(a), float(b)] for a, b in points]
+
+
+def _heat(rng: np.random.Generator) -> list[list[float]]:
+    rows = []
+    for i in range(10):
+        weight = rng.gamma(0.35, size=50) * np.exp(-np.abs(np.arange(50) - 1.3 * i) / 6)
+        rows.append([float(value) for value in weight / weight.sum() * (0.9 - 0.025 * i)])
+    return rows
