@@ -8,11 +8,13 @@
 #   make study   the claims over the built-in tasks, where the study exists
 #   make clean   remove .venv, caches and out/
 #
-# PYTHON=python3.12 chooses another interpreter. On Linux the package index serves torch with CUDA (several GB);
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small build instead.
+# PYTHON=python3.12 chooses another interpreter. On Linux the package index serves torch with CUDA (several GB); a
+# machine without an NVIDIA driver gets the small build from PyTorch's own index, where that can be reached.
+# TORCH_INDEX=URL names another index, TORCH_INDEX=default leaves it at pip's own.
 
 PYTHON ?= python3
-TORCH_INDEX ?=
+TORCH_INDEX ?= auto
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 JOBS ?= 2
 
 VENV := .venv
@@ -41,7 +43,16 @@ $(VENV)/.python:
 # torch first and alone: with everything else in one request the resolver may look for another, far larger build.
 $(VENV)/.torch: $(VENV)/.python constraints.txt
 	@echo "installing $(TORCH)"
-	@$(PIP) install '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@index='$(TORCH_INDEX)'; \
+	if [ "$$index" = auto ]; then \
+		index=default; \
+		if [ "$$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ]; then \
+			$(BIN)/python -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' '$(CPU_INDEX)/torch/' \
+				2>/dev/null && index='$(CPU_INDEX)'; \
+		fi; \
+	fi; \
+	if [ "$$index" = default ]; then $(PIP) install '$(TORCH)'; \
+	else $(PIP) install '$(TORCH)' --extra-index-url "$$index"; fi
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch $(SETTINGS)

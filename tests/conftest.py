@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,10 @@ Batch = tuple[Tensor, Tensor]
 
 
 @pytest.fixture(autouse=True)
-def global_randomness() -> Iterator[None]:
+def global_randomness() -> None:
     """Every test starts from the same global generators, whatever ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)
-    yield
 
 
 # -- truth by other means ----------------------------------------------------------------------------------
@@ -87,17 +87,37 @@ class Truth:
         return torch.linalg.eigvalsh(self.hessian).flip(0)
 
 
-def dense_truth(model: nn.Module, loss: Callable[[Callable[..., Any]], Tensor]) -> Truth:
+@contextmanager
+def math_attention() -> Iterator[None]:
+    """Attention that can be differentiated twice."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
-            total, flat = pooled_function(model, loss)
-            hessian = torch.autograd.functional.hessian(total, flat)
-            gradient = torch.autograd.functional.jacobian(total, flat)
-            return Truth(float(total(flat)), gradient, (hessian + hessian.T) / 2)
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def dense_truth(model: nn.Module, loss: Callable[[Callable[..., Any]], Tensor]) -> Truth:
+    with math_attention():
+        total, flat = pooled_function(model, loss)
+        hessian = torch.autograd.functional.hessian(total, flat)
+        gradient = torch.autograd.functional.jacobian(total, flat)
+        return Truth(float(total(flat)), gradient, (hessian + hessian.T) / 2)
+
+
+def true_products(
+    model: nn.Module, loss: Callable[[Callable[..., Any]], Tensor], vectors: Tensor
+) -> tuple[float, Tensor, Tensor]:
+    """Loss, gradient `(P,)` and Hessian times the columns of `(P, b)`, where the dense Hessian would take long."""
+    with math_attention():
+        total, flat = pooled_function(model, loss)
+        flat.requires_grad_()
+        value = total(flat)
+        (gradient,) = torch.autograd.grad(value, flat, create_graph=True)
+        products = [torch.autograd.grad(gradient, flat, column, retain_graph=True)[0] for column in vectors.T]
+        return float(value), gradient.detach(), torch.stack(products, dim=1)
 
 
 # -- spectra -----------------------------------------------------------------------------------------------
@@ -297,11 +317,10 @@ def recurrent_case() -> Case:
     return classification_case(RecurrentNet().double(), token_batches((5, 2), 4, 6, 3))
 
 
-def convolution_case() -> Case:
+def convolution_case(normalised: bool = True) -> Case:
     torch.manual_seed(8)
-    model = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2, 3)
-    ).double()
+    norm = nn.GroupNorm(1, 2) if normalised else nn.Identity()
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2, 3)).double()
     flat = classification_batches((5, 2), 16, 3)
     return classification_case(model, [(inputs.view(-1, 1, 4, 4), labels) for inputs, labels in flat])
 

@@ -22,9 +22,12 @@ def leave(model: nn.Module) -> None:
 
 
 def leave_by_an_error(model: nn.Module) -> None:
-    with pytest.raises(RuntimeError, match="stop"), evaluating(model):
+    def fail() -> None:
         draw_everywhere()
         raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), evaluating(model):
+        fail()
 
 
 EXITS = [leave, leave_by_an_error]

@@ -24,7 +24,15 @@ def space_of_shapes(shapes: list[tuple[int, ...]]) -> ParameterSpace:
 
 def test_order_names_shapes_and_offsets_are_those_of_the_model() -> None:
     space = ParameterSpace.of(AdversarialNet())
-    assert space.names == ("unused", "first.weight", "first.bias", "norm.weight", "norm.bias", "last.weight", "last.bias")
+    assert space.names == (
+        "unused",
+        "first.weight",
+        "first.bias",
+        "norm.weight",
+        "norm.bias",
+        "last.weight",
+        "last.bias",
+    )
     assert [p.shape for p in space.parameters] == [(5,), (8, 6), (8,), (8,), (8,), (4, 7), (4,)]
     assert [p.offset for p in space.parameters] == [0, 5, 53, 61, 69, 77, 105]
     assert space.size == 109
@@ -93,9 +101,7 @@ def test_measuring_depths_leaves_no_hook_also_on_error() -> None:
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     seed=st.integers(0, 1000),
 )
-def test_flat_and_named_are_the_same_numbers(
-    shapes: list[tuple[int, ...]], dtype: torch.dtype, seed: int
-) -> None:
+def test_flat_and_named_are_the_same_numbers(shapes: list[tuple[int, ...]], dtype: torch.dtype, seed: int) -> None:
     space = space_of_shapes(shapes)
     vector = random_vector(space.size, seed).to(dtype)
     named = space.unflatten(vector)

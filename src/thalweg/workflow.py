@@ -202,7 +202,7 @@ class _Measurement:
             "path": self._path(windows),
             "heat_map": self._heat_map(pairs, windows[-1]),
             "layers": layers,
-            "verdict": verdict(stages[-1], layers, self.settings.components[0]),
+            "verdict": verdict(stages[-1], layers),
         }
 
     # -- parts ---------------------------------------------------------------------------------------------
@@ -224,10 +224,9 @@ class _Measurement:
         self.say(f"{self.settings.k} eigenpairs after step {stage['step']}")
         with self.costs.timed("spectrum"):
             operator = HessianOperator(graphs)
-            k = min(self.settings.k, operator.shape[0])
             pairs = eigenpairs(
                 operator,
-                k,
+                self.settings.k,
                 tol=self.settings.tol,
                 seed=self.settings.seed,
                 certify=self.settings.certificate,
@@ -259,9 +258,8 @@ class _Measurement:
                     found = self._found(source, span)
                     if isinstance(found, str):
                         continue
-                    for count in self.settings.components:
-                        if count > len(found):
-                            continue
+                    possible = [count for count in self.settings.components if count <= len(found)] or [len(found)]
+                    for count in possible:
                         head = found.first(count)
                         cross = (head.rows.coefficients @ projections).T  # type: ignore[attr-defined]
                         measured = overlap(pairs, head, draws=self.settings.draws, seed=self.settings.seed, cross=cross)
@@ -303,7 +301,7 @@ class _Measurement:
         with self.costs.timed("sampling"):
             found = halves(
                 there,
-                min(self.settings.k, there.space.size),
+                self.settings.k,
                 seed=self.settings.seed,
                 memory_budget=self.memory_budget,
             )

@@ -41,11 +41,13 @@ def analysis() -> dict[str, Any]:
             "damaged": [],
             "gaps": [],
         },
-        "settings": {"k": 10, "seed": 0, "tol": 1e-3, "certificate": "complete", "components": [10, 20, 50]},
+        "settings": {"k": 10, "seed": 0, "tol": 1e-3, "certificate": "complete", "components": [10, 20, 50],
+                     "draws": 199},
         "problem": {
             "samples": 1437, "batches": 12, "weight": 1437.0, "reduction": "mean", "mode": "evaluation",
             "parameters": P,
         },
+        "held_out": {"curvature": [value * 3.1 for value in values], "samples": 360, "batches": 2},
         "loss": {"train": 0.00412, "held_out": 0.0913, "gradient_norm": 0.0123},
         "stages": stages,
         "sampling": {
@@ -59,7 +61,7 @@ def analysis() -> dict[str, Any]:
             "updates": {"explained": _decay(50, 0.13, 0.6), "window": [660, 880]},
             "weights": {"explained": _decay(50, 0.74, 1.7), "window": [0, 880]},
             "gradients": {"explained": _decay(50, 0.09, 0.4), "window": [661, 880]},
-            "random_walk": {"explained": [6 / np.pi**2 / n**2 for n in range(1, 51)]},
+            "random_walk": {"explained": [6 / np.pi**2 / n**2 for n in range(1, 51)], "updates": [0.012] * 50},
         },
         "path": {
             "steps": list(range(0, 881, 2)),

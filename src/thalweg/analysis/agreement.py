@@ -45,16 +45,17 @@ def correct(stages: list[dict[str, Any]]) -> None:
         row["p_holm"] = corrected
 
 
-def verdict(stage: Mapping[str, Any], layers: Sequence[Mapping[str, Any]], components: int) -> dict[str, Any]:
-    """What the last stage says about updates and curvature.
+def verdict(stage: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the last stage says about updates and curvature, with the fewest components that were measured.
 
     "agreement": above both nulls at `LEVEL` after correction; "mixed": above the uniform null only, so the two merely
     share their layers; "no agreement" otherwise.
     """
     stiffest = max(layers, key=lambda record: record["values"][0])
     holder = max(layers, key=lambda record: record["eigenvector_energy"])
-    rows = [row for row in stage["agreement"] if row["components"] == components]
-    here = [row for row in rows if row["window_name"] == "this stage"] or rows
+    rows = [row for row in stage["agreement"] if row["window_name"] == "this stage"] or stage["agreement"]
+    fewest = min((row["components"] for row in rows), default=0)
+    here = [row for row in rows if row["components"] == fewest]
     chosen = next((row for row in here if row["source"] == "updates"), None)
     base = {
         "holds_layer": holder["layer"],

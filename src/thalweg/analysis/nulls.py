@@ -117,6 +117,9 @@ def beta_log10_survival(x: float, mean: float, variance: float) -> float:
 
     For x beyond the mean and P tiny: `I_y(b, a) = y^b (1-y)^a / (b B(a, b)) · 2F1(a+b, 1; b+1; y)` with `y = 1-x`
     (DLMF 8.17.8), a series of positive terms.
+
+    Raises:
+        InputError: if no Beta law has that mean and variance.
     """
     if not 0 < mean < 1 or not 0 < variance < mean * (1 - mean):
         raise InputError(f"no Beta law has mean {mean} and variance {variance}")

@@ -206,7 +206,8 @@ def free_memory(device: torch.device) -> int:
 
 def _weights_state(parameters: Sequence[Tensor]) -> list[tuple[int, int, float]]:
     """What shows a change of weights: autograd's version, the address, and a checksum (writes through `.data`)."""
-    sums = torch.stack([_checksum(tensor.detach()).cpu() for tensor in parameters]).tolist()
+    home = parameters[0].device  # one transfer at the end, not one for each tensor
+    sums = torch.stack([_checksum(tensor.detach()).to(home) for tensor in parameters]).tolist()
     return [(t._version, t.data_ptr(), value) for t, value in zip(parameters, sums, strict=True)]
 
 

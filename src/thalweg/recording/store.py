@@ -55,7 +55,7 @@ DTYPES = {
 """What a segment can hold, by the names that safetensors gives."""
 
 _NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{8})\.safetensors")
-_ENTRIES = 2**16
+_COLUMNS = 2**15
 _READ = 2**22
 
 
@@ -219,18 +219,21 @@ def to_updates(weights: NDArray[Any]) -> dict[str, NDArray[Any]]:
     columns: list[NDArray[Any]] = []
     values: list[NDArray[Any]] = []
     count, size = weights.shape
-    width = max(256, _ENTRIES // count)
+    scratch = np.empty((2, min(_COLUMNS, size)), dtype=weights.dtype)
     bits = _BITS[weights.dtype.itemsize]
     with np.errstate(all="ignore"):
-        for start in range(0, size, width):
-            part = weights[:, start : start + width]
-            updates = part[1:] - part[:-1]
-            again = part[:-1] + updates
-            missed_rows, missed_columns = np.nonzero(again.view(bits) != part[1:].view(bits))
-            rows.append(missed_rows)
-            columns.append(missed_columns + start)
-            values.append(part[1:][missed_rows, missed_columns])
-            part[1:] = updates
+        for start in range(0, size, _COLUMNS):
+            part = weights[:, start : start + _COLUMNS]
+            update, again = scratch[:, : part.shape[1]]
+            for row in range(count - 1, 0, -1):
+                np.subtract(part[row], part[row - 1], out=update)
+                np.add(part[row - 1], update, out=again)
+                missed = np.flatnonzero(again.view(bits) != part[row].view(bits))
+                if len(missed):
+                    rows.append(np.full(len(missed), row - 1, dtype=np.int64))
+                    columns.append(missed + start)
+                    values.append(part[row][missed])
+                part[row] = update
     none = np.empty(0, dtype=np.int64)
     return {
         "rows": np.concatenate([none, *rows]),

@@ -30,6 +30,7 @@ Window = tuple[int, int]
 
 STREAM_BYTES = 2**26
 """Size of one float64 block of columns while streaming."""
+MINIMUM_COLUMNS = 256
 GRAM_LIMIT = 2**31
 """Bytes up to which the Gram matrices of all layers are kept; beyond, each is streamed when asked for."""
 
@@ -118,8 +119,7 @@ class Trajectory:
         """Intervals of steps that are missing, because a segment is; the unwritten end of a killed run is none."""
         ends = [-1, *self.steps.tolist()]
         missing = [(a + 1, b) for a, b in zip(ends, self.starts.tolist(), strict=False) if b > a + 1]
-        closed = self.folder / CLOSED
-        last = int(read_json(closed).get("last_step", -1)) if closed.is_file() else -1
+        last = _last_step(self.folder)
         return (*missing, *([(ends[-1] + 1, last + 1)] if last > ends[-1] else []))
 
     def rows_in(self, window: Window | None = None) -> Tensor:
@@ -179,7 +179,11 @@ class Trajectory:
         return self.inner_within(rows, slice(0, self.space.size))
 
     def inner_within(self, vectors: Tensor, columns: slice) -> Tensor:
-        """Inner products over some columns only: `(k, P)` or `(P,)` gives float64 `(T, k)`."""
+        """Inner products over some columns only: `(k, P)` or `(P,)` gives float64 `(T, k)`.
+
+        Raises:
+            InputError: if the vectors have another length than the updates.
+        """
         if vectors.shape[-1] != self.space.size or vectors.ndim not in (1, 2):
             raise InputError(
                 f"directions of shape {tuple(vectors.shape)} against updates of length {self.space.size}; give (k, P)"
@@ -228,7 +232,7 @@ class Trajectory:
     def stream(self, columns: slice, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of columns of the rows `first` to `last`: which columns, and float64 `(rows, columns)`."""
         last = len(self) if last is None else last
-        width = max(256, STREAM_BYTES // (8 * max(last - first, 1)))
+        width = max(MINIMUM_COLUMNS, STREAM_BYTES // (8 * max(last - first, 1)))
         for start in range(columns.start, columns.stop, width) if last > first else ():
             here = slice(start, min(start + width, columns.stop))
             yield here, torch.cat([piece.double() for piece in self._pieces(first, last, here)])
@@ -380,6 +384,14 @@ def check_window(window: Window) -> Window:
     if not 0 <= start < stop:
         raise InputError(f"window={window!r}: give optimizer steps (start, stop) with 0 <= start < stop")
     return start, stop
+
+
+def _last_step(folder: Path) -> int:
+    """The last step that was written, if the recording was closed; else, or if that is not known, -1."""
+    try:
+        return int(read_json(folder / CLOSED)["last_step"])
+    except (RunError, KeyError, TypeError, ValueError):
+        return -1
 
 
 def _dtype(manifest: Mapping[str, Any]) -> torch.dtype:

@@ -193,7 +193,7 @@ class Recorder:
         try:
             gather(self._parameters, self._block.targets(0))
         except Exception as error:
-            self._end("failed", error)
+            self._fail(error)
 
     def _after_step(self, optimizer: Optimizer, arguments: Any, named: Any) -> None:
         if self._inactive():
@@ -210,7 +210,13 @@ class Recorder:
             if self._step % self._every == 0:
                 self._record()
         except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        try:
             self._end("failed", error)
+        except Exception as another:
+            _warn(f"thalweg stopped recording {self.folder}: {error}; ending it failed too: {another}")
 
     def _inactive(self) -> bool:
         return self.closed or os.getpid() != self._process

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
 
 DASH = "–"
+SPACE = "\u00a0"
+"""Keeps a number and its unit on one line."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -52,19 +53,29 @@ def count(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
 
 
-def p_value(p: float | None, log10_p: float | None = None) -> str:
-    """A p-value with its relation sign, as `= 0.013` or `≈ 10⁻¹²`."""
+def p_value(p: float | None, log10_p: float | None = None, draws: int | None = None) -> str:
+    """A p-value with its relation sign, as `= 0.013` or `≈ 10⁻¹²`.
+
+    Args:
+        p: the p-value; where it is zero or None, `log10_p` speaks.
+        log10_p: its logarithm, which a float's range does not limit.
+        draws: how many random draws it was counted from, if it was: the least that they can show is a bound.
+    """
     if p is None and log10_p is None:
         return DASH
+    if p and draws and p * (draws + 1) < 1.001:
+        return f"≤{SPACE}{p:.2g}"
     if p is not None and p >= 0.001:
-        return f"= {p:.2g}" if p < 0.995 else "≈ 1"
-    if log10_p is None:
-        log10_p = math.log10(p) if p else -math.inf
+        return f"={SPACE}{p:.2g}" if p < 0.995 else f"≈{SPACE}1"
+    if p:
+        log10_p = math.log10(p)
+    elif log10_p is None:
+        log10_p = -math.inf
     if log10_p < -300:
-        return "< " + power(-300)
+        return f"<{SPACE}{power(-300)}"
     if log10_p > -3.05:
-        return f"= {10**log10_p:.2g}"
-    return "≈ " + power(round(log10_p))
+        return f"={SPACE}{10**log10_p:.2g}"
+    return f"≈{SPACE}{power(round(log10_p))}"
 
 
 def seconds(value: float | None) -> str:
@@ -72,12 +83,12 @@ def seconds(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     if value < 0.001:
-        return f"{1e6 * value:.0f} µs"
+        return f"{1e6 * value:.0f}{SPACE}µs"
     if value < 0.1:
-        return f"{1000 * value:.3g} ms"
+        return f"{1000 * value:.2g}{SPACE}ms"
     if value < 120:
-        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+        return f"{value:.2g}{SPACE}s" if value < 10 else f"{value:.0f}{SPACE}s"
+    return f"{value / 60:.0f}{SPACE}min" if value < 7200 else f"{value / 3600:.1f}{SPACE}h"
 
 
 def size(value: float | None) -> str:
@@ -86,9 +97,9 @@ def size(value: float | None) -> str:
         return DASH
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
-            return f"{value:.0f} {unit}"
+            return f"{value:.0f}{SPACE}{unit}"
         value /= 1024
-    return f"{value:.1f} GiB"
+    return f"{value:.1f}{SPACE}GiB"
 
 
 def clean(name: str) -> str:
@@ -123,8 +134,3 @@ def thinned(length: int, most: int) -> list[int]:
     if length <= most:
         return list(range(length))
     return sorted({round(i * (length - 1) / (most - 1)) for i in range(most)})
-
-
-def all_positive(values: Sequence[float | None]) -> bool:
-    """Whether every value that is there can stand on a logarithmic axis."""
-    return all(value is not None and value > 0 for value in values if value is not None)

@@ -44,7 +44,7 @@ def colour(name: str) -> str:
 
 def share(level: int) -> float:
     """How much of the hue, as opposed to paper, is in a tint."""
-    return 0.05 if level == 0 else 0.2 + 0.8 * (level - 1) / (LEVELS - 2)
+    return 0.05 if level == 0 else 0.26 + 0.74 * (level - 1) / (LEVELS - 2)
 
 
 def tint(hue: str, level: int) -> str:

@@ -17,22 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from thalweg.show import numbers
+from thalweg.show import numbers, style
 from thalweg.show.messages import Words
 from thalweg.show.palette import LEVELS, MARKERS, colour, tint
 
 HEAT_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5)
 """Where the tints of a heat map change, in squared inner products."""
 MOST_POINTS = 600
-NAME_WIDTH = 20
-_SMALL = 10
 
 
 def path(axes: Axes, points: Sequence[Sequence[float]], explained: Sequence[float], words: Words, hue: str) -> None:
@@ -55,7 +52,7 @@ def path(axes: Axes, points: Sequence[Sequence[float]], explained: Sequence[floa
         axes.plot(*point, "o", markersize=8, markerfacecolor=fill, markeredgecolor=colour(hue), zorder=4)
     axes.margins(0.1)
     axes.set_aspect("equal", adjustable="datalim")
-    _frame(axes, grid="both")
+    style.frame(axes, grid="both")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
@@ -72,15 +69,16 @@ def explained_total(axes: Axes, curves: Mapping[str, Sequence[float]], words: Wo
 
     Args:
         axes: drawn on.
-        curves: share of variance of each component, by source: a hue of the palette, or "random_walk".
+        curves: share of variance of each component, by source: a hue of the palette, "random_walk" or
+            "random_updates".
         words: the language of the labels.
     """
     for source, explained in curves.items():
         _curve(axes, source, list(accumulate(explained)), words)
     axes.set_ylim(0, 1.02)
-    _percent(axes.yaxis)
+    style.percent(axes.yaxis)
     axes.set_xlabel(words.plain("plot.components"), color=colour("muted"))
-    _frame(axes, grid="y")
+    style.frame(axes, grid="y")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
@@ -100,11 +98,15 @@ def explained_each(axes: Axes, curves: Mapping[str, Sequence[float]], words: Wor
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.set_xlabel(words.plain("plot.component_number"), color=colour("muted"))
-    _frame(axes, grid="y")
+    style.frame(axes, grid="y")
 
 
 def eigenvalues(
-    axes: Axes, spectrum: Mapping[str, Any], words: Words, sampling: Mapping[str, Any] | None = None
+    axes: Axes,
+    spectrum: Mapping[str, Any],
+    words: Words,
+    sampling: Mapping[str, Any] | None = None,
+    held_out: Sequence[float] = (),
 ) -> None:
     """Eigenvalues in order with their residuals, and the curvature found on two halves of the data.
 
@@ -115,10 +117,15 @@ def eigenvalues(
         spectrum: `values`, `residuals` and `converged`, each of length k.
         words: the language of the labels.
         sampling: `half_values` and `other_half`, each of length k.
+        held_out: (k,) curvature along the same directions on held-out data.
     """
     values = spectrum["values"]
     places = list(range(1, len(values) + 1))
-    drawn = list(values)
+    drawn = [*values, *held_out]
+    axes.plot(
+        [place - 0.28 for place in places[: len(held_out)]], held_out[: len(values)], "o", markersize=4.5,
+        color=colour("ink"), markerfacecolor=colour("paper"), markeredgewidth=1.1, zorder=3,
+    )  # fmt: skip
     if sampling:
         halves = list(zip(sampling["half_values"], sampling["other_half"], strict=True))[: len(values)]
         drawn += [value for pair in halves for value in pair]
@@ -134,12 +141,12 @@ def eigenvalues(
     for place, value, good in zip(places, values, converged, strict=True):
         face = hue if good else colour("paper")
         axes.plot(place, value, MARKERS["eigenvectors"], markersize=6, color=hue, markerfacecolor=face, zorder=4)
-    _measure(axes, "y", drawn)
-    axes.set_xlim(0.4, len(values) + 0.8)
-    axes.xaxis.set_major_locator(FixedLocator(_some(places)))
+    style.measure(axes, "y", drawn)
+    axes.set_xlim(0.3, len(values) + 0.8)
+    axes.xaxis.set_major_locator(FixedLocator(style.some(places)))
     axes.set_xlabel(words.plain("plot.eigenvalue_number"), color=colour("muted"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
-    _frame(axes, grid="y")
+    style.frame(axes, grid="y")
 
 
 def spectra(axes: Axes, stages: Sequence[Mapping[str, Any]], words: Words) -> None:
@@ -156,20 +163,20 @@ def spectra(axes: Axes, stages: Sequence[Mapping[str, Any]], words: Words) -> No
             markersize=5 if place == 0 else 3,
             linewidth=1.8 if place == 0 else 1,
         )
-    _measure(axes, "y", [value for line in lines for value in line])
+    style.measure(axes, "y", [value for line in lines for value in line])
     axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(FixedLocator(_apart(steps)))
+    axes.xaxis.set_major_locator(FixedLocator(style.apart(steps)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
     axes.set_xlabel(words.plain("plot.step"), color=colour("muted"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
-    _frame(axes, grid="y")
+    style.frame(axes, grid="y")
 
 
 def agreement(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
     """Share of the top eigenspace captured by each set of components, beside both nulls.
 
-    A full mark belongs to the stage's own window, a hollow one to the whole run; the grey `|` is a uniformly random
-    subspace, the grey dot one of random directions with the same energy in each layer.
+    A full mark belongs to the stage's own window, a hollow one to the whole run up to there; the grey `|` is a
+    uniformly random subspace, the grey dot one of random directions with the same energy in each layer.
 
     Args:
         axes: drawn on.
@@ -183,7 +190,7 @@ def agreement(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> No
             heights[source, m] = len(heights) + 0.6 * len({s for s, _ in heights} - {source})
     for row in rows:
         y, source = heights[row["source"], row["components"]], row["source"]
-        own = row.get("window_name") != "whole run"
+        own = is_own(row, rows)
         nulls = row.get("nulls") or {}
         for name, mark, size in (("uniform", "|", 11), ("layer_matched", "o", 4)):
             if own and nulls.get(name):
@@ -207,11 +214,16 @@ def agreement(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> No
     axes.set_yticks(list(heights.values()), labels)
     axes.set_ylim(max(heights.values()) + 0.7, -0.7)
     axes.set_xlim(-0.03, 1.03)
-    _percent(axes.xaxis)
-    _frame(axes, grid="x")
+    style.percent(axes.xaxis)
+    style.frame(axes, grid="x")
     axes.hlines(list(heights.values()), 0, 1, color=colour("grid"), linewidth=0.8, zorder=1)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def is_own(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the components come from the stage's own window; in the first stage that is the whole run so far."""
+    return row.get("window_name") != "whole run" or all(other.get("window_name") == "whole run" for other in rows)
 
 
 def heat_map(axes: Axes, squared: Sequence[Sequence[float]], words: Words, columns: str) -> None:
@@ -234,17 +246,17 @@ def heat_map(axes: Axes, squared: Sequence[Sequence[float]], words: Words, colum
     axes.set_ylim(len(squared) + 0.5, 0.5)
     for level, places in cells.items():
         if places:
-            axes.add_patch(PathPatch(_squares(places), facecolor=tint("eigenvectors", level), linewidth=0))
+            axes.add_patch(PathPatch(style.squares(places), facecolor=tint("eigenvectors", level), linewidth=0))
     for y, row in enumerate(squared, 1):
         axes.annotate(
             numbers.percent(sum(row)), (width + 0.5, y), (5, 0), textcoords="offset points", va="center",
-            fontsize=_SMALL, color=colour("ink"), annotation_clip=False,
+            fontsize=style.SMALL, color=colour("ink"), annotation_clip=False,
         )  # fmt: skip
-    axes.xaxis.set_major_locator(FixedLocator(_some(range(1, width + 1))))
-    axes.yaxis.set_major_locator(FixedLocator(_some(range(1, len(squared) + 1))))
+    axes.xaxis.set_major_locator(FixedLocator(style.some(range(1, width + 1))))
+    axes.yaxis.set_major_locator(FixedLocator(style.some(range(1, len(squared) + 1))))
     axes.set_xlabel(words.plain("plot.of_source", source=words.plain(f"source.{columns}")), color=colour("muted"))
     axes.set_ylabel(words.plain("plot.eigenvector_number"), color=colour("muted"))
-    _frame(axes, grid="")
+    style.frame(axes, grid="")
     axes.tick_params(length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
@@ -264,10 +276,10 @@ def layer_curvature(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Word
         axes.axvline(net, color=hue, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
     axes.hlines(places, 0, values, color=tint("eigenvectors", 2), linewidth=1.5, zorder=2)
     axes.plot(values, places, MARKERS["eigenvectors"], color=hue, markersize=6, zorder=3)
-    _names(axes, layers)
-    _measure(axes, "x", [value for value in [*values, net] if value is not None], from_zero=True)
+    style.layer_names(axes, layers)
+    style.measure(axes, "x", [value for value in [*values, net] if value is not None], from_zero=True)
     axes.set_xlabel(words.plain("plot.curvature"), color=colour("muted"))
-    _frame(axes, grid="x")
+    style.frame(axes, grid="x")
 
 
 def layer_shares(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words) -> None:
@@ -288,94 +300,28 @@ def layer_shares(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words) 
         if known:
             x, y = zip(*known, strict=True)
             axes.plot(x, y, MARKERS[source], color=colour(source), markersize=5.5, zorder=3)
-    _names(axes, layers)
+    style.layer_names(axes, layers)
     axes.set_xlim(-0.03, 1.03)
-    _percent(axes.xaxis)
+    style.percent(axes.xaxis)
     axes.set_xlabel(words.plain("plot.share"), color=colour("muted"))
-    _frame(axes, grid="x")
+    style.frame(axes, grid="x")
 
 
 def _curve(axes: Axes, source: str, values: Sequence[float], words: Words) -> None:
-    hue = colour("chance" if source == "random_walk" else source)
+    dashes = {"random_walk": (0, (4, 3)), "random_updates": (0, (1, 2))}
     places = range(1, len(values) + 1)
     label = words.plain(f"source.{source}")
-    if source == "random_walk":
-        axes.plot(places, values, color=hue, linewidth=1.6, linestyle=(0, (4, 3)), label=label, zorder=2)
+    if source in dashes:
+        axes.plot(places, values, color=colour("chance"), linewidth=1.6, linestyle=dashes[source], label=label)
         return
     shown = [n - 1 for n in (1, 2, 3, 5, 10, 20, 30, 40, 50, 75, 100) if n <= len(values)]
     axes.plot(
-        places, values, MARKERS[source] + "-", color=hue, linewidth=1.6, markersize=5, markevery=shown, label=label
+        places,
+        values,
+        MARKERS[source] + "-",
+        color=colour(source),
+        linewidth=1.6,
+        markersize=5,
+        markevery=shown,
+        label=label,
     )
-
-
-def _frame(axes: Axes, grid: Literal["", "x", "y", "both"]) -> None:
-    """Two quiet spines, muted ticks, and grid lines in the directions that are read."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(colour("chance"))
-        axes.spines[side].set_linewidth(0.8)
-    axes.tick_params(colors=colour("muted"), labelcolor=colour("ink"), labelsize=_SMALL, length=3, width=0.8)
-    axes.tick_params(which="minor", length=0)
-    axes.set_axisbelow(True)
-    axes.set_facecolor("none")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_fontsize(_SMALL)
-    if grid:
-        axes.grid(axis=grid, color=colour("grid"), linewidth=0.8)
-
-
-def _measure(axes: Axes, which: str, values: Sequence[float | None], from_zero: bool = False) -> None:
-    """A logarithmic axis where positive values span much, a linear one otherwise."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    axis, scale, limits = (
-        (axes.yaxis, axes.set_yscale, axes.set_ylim) if which == "y" else (axes.xaxis, axes.set_xscale, axes.set_xlim)
-    )
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    if low > 0 and high > (50 if from_zero else 4) * low:
-        scale("log")
-        limits(low / 1.6, high * 1.35)
-        axis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=12))
-        axis.set_minor_locator(NullLocator())
-    else:
-        room = 0.08 * ((high - min(low, 0.0)) or 1.0)
-        limits(low - room if low < 0 else 0.0, high + room)
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-
-
-def _percent(axis: Any) -> None:
-    axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
-
-
-def _names(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
-    axes.set_yticks(range(len(layers)), [numbers.clip(layer["layer"], NAME_WIDTH) for layer in layers])
-    axes.set_ylim(len(layers) - 0.4, -0.6)
-
-
-def _squares(places: Sequence[tuple[int, int]]) -> Path:
-    """Unit squares, with a hairline between them, as one path."""
-    corners: list[tuple[float, float]] = []
-    codes: list[Any] = []
-    for x, y in places:
-        left, right, top, bottom = x + 0.54, x + 1.46, y + 0.54, y + 1.46
-        corners += [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-        codes += [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
-    return Path(corners, codes)
-
-
-def _some(places: Sequence[int]) -> list[int]:
-    """Ticks that do not crowd: the first, and multiples of a round step."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if len(places) <= 10 * step)
-    return [place for place in places if place == places[0] or place % step == 0]
-
-
-def _apart(steps: Sequence[int]) -> list[int]:
-    """Those of the steps whose labels do not touch, the last one always."""
-    span = (steps[-1] - steps[0]) or 1
-    kept = [steps[-1]]
-    for step in reversed(steps[:-1]):
-        if (kept[-1] - step) / span > 0.16:
-            kept.append(step)
-    return kept

@@ -21,7 +21,7 @@ from thalweg.errors import RunError
 from thalweg.runs import read_json, read_manifest, write_atomically
 from thalweg.show import palette
 from thalweg.show.messages import Words
-from thalweg.show.numbers import clean, count
+from thalweg.show.numbers import clean, clip, count
 from thalweg.show.sections import sections
 from thalweg.show.sections.verdict import verdict
 
@@ -124,7 +124,7 @@ def _environment() -> jinja2.Environment:
 
 def _title(analysis: Mapping[str, Any]) -> str:
     folder = str((analysis.get("run") or {}).get("folder") or "run")
-    return clean(Path(folder).name or folder)
+    return clip(Path(folder).name or folder, 80)
 
 
 def _facts(analysis: Mapping[str, Any], words: Words) -> list[Markup]:
@@ -140,14 +140,14 @@ def _facts(analysis: Mapping[str, Any], words: Words) -> list[Markup]:
     first, last = run.get("steps") or (0, 0)
     described = words(
         "page.run",
-        model=clean(str(run.get("model", "–"))),
+        model=clean(str(run.get("model", "–")).rpartition(".")[2]),
         parameters=count(run.get("parameters")),
         layers=count(run.get("layers")),
         optimizer=clean(str((run.get("optimizer") or {}).get("class", "–"))),
         steps=count(last - first + 1),
     )
     if (run.get("every") or 1) > 1:
-        described += Markup("; ") + words("page.every", every=count(run["every"]))
+        described += words("page.between") + words("page.every", every=count(run["every"]))
     return [described, made]
 
 
@@ -158,7 +158,7 @@ def _notices(analysis: Mapping[str, Any], words: Words) -> list[Markup]:
         for file, reason in run.get("damaged") or ()
     ]
     if run.get("gaps"):
-        gaps = ", ".join(f"{count(first)}–{count(last)}" for first, last in run["gaps"])
+        gaps = ", ".join(f"{count(first)}–{count(stop - 1)}" for first, stop in run["gaps"])  # half-open
         notices.append(words("page.gaps", gaps=gaps))
     if run.get("frozen"):
         notices.append(words("page.frozen", frozen=count(run["frozen"])))

@@ -67,7 +67,7 @@ def from_source(source: str, prefix: str, alternative: str) -> Markup:
         root.attrib.pop(name, None)
     root.attrib.update({"role": "img", "aria-label": alternative, "stroke-linejoin": "round", "class": "plot"})
     _flatten(root)
-    return Markup(ElementTree.tostring(root, encoding="unicode", method="html"))
+    return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
 
 
 def _local(name: str) -> str:

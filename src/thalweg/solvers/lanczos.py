@@ -101,7 +101,7 @@ def eigenpairs(
         raise InputError(f"tol={tol} is not positive; 1e-3 is usual, 1e-6 fine, below 1e-7 needs float64")
     with shown(progress, f"{k} eigenpairs") as tell:
         search = _Search(operator, which, tol, as_generator(seed), max_matvecs, basis_budget, tell)
-        found = search.run(k, start)
+        found = search.run(k, None if start is None else _checked_start(start, operator))
         if certify == "estimate":
             residuals = found.residuals + search.defect(found)
         else:
@@ -280,6 +280,15 @@ class _Search:
     def _tell(self, stage: str, residual: float) -> None:
         if self.progress is not None:
             self.progress(Progress(stage, self.matvecs, residual, self.tol))
+
+
+def _checked_start(start: Tensor, operator: Operator) -> Tensor:
+    """The user's start vector in the operator's dtype and place."""
+    if tuple(start.shape) != (operator.shape[0],):
+        raise InputError(f"start has shape {tuple(start.shape)}, expected ({operator.shape[0]},)")
+    if not bool(torch.isfinite(start).all()):
+        raise InputError("start holds values that are not finite; leave it out for a random start")
+    return start.detach().to(dtype=operator.dtype, device=operator.device)
 
 
 def _gaps(values: np.ndarray, others: np.ndarray) -> np.ndarray:

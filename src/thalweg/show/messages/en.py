@@ -4,11 +4,12 @@ TEXTS = {
     # page
     "page.title": "{run}: thalweg report",
     "page.skip": "Skip to the verdict",
+    "page.between": " ",
     "page.contents": "Contents",
     "page.other_language": "日本語",
-    "page.made": "Analysed {created} with thalweg {thalweg} and torch {torch}",
-    "page.run": "{model}, {parameters} parameters in {layers} layers, trained with {optimizer} for {steps} steps",
-    "page.every": "one of every {every} steps was recorded",
+    "page.made": "Analysed {created} with thalweg {thalweg} and torch {torch}.",
+    "page.run": "{model}, {parameters} parameters in {layers} layers, trained with {optimizer} for {steps} steps.",
+    "page.every": "One of every {every} steps was recorded.",
     "page.frozen": "Frozen parameters, left out: {frozen}",
     "page.damaged": "Damaged and left out: {file} ({reason})",
     "page.gaps": "Steps missing from the recording: {gaps}",
@@ -26,12 +27,11 @@ TEXTS = {
     "source.eigenvectors": "eigenvectors",
     "source.chance": "chance",
     "source.random_walk": "random walk",
+    "source.random_updates": "independent random updates",
     "stage.early": "early",
     "stage.middle": "middle",
     "stage.late": "late",
     "stage.final": "end of training",
-    "window.stage": "this stage",
-    "window.run": "whole run",
     "mode.evaluation": "evaluation",
     "mode.training": "training",
     "yes": "yes",
@@ -56,17 +56,19 @@ TEXTS = {
     "directions of the {source} capture {captured} of the curvature’s top‑{k} space; chance gives {uniform}, and "
     "random directions with the same energy in each layer give {layer_matched}.",
     "verdict.mixed": "Mixed evidence: over steps {first} to {last}, the first {components} principal directions of "
-    "the {source} capture {captured} of the curvature’s top‑{k} space; chance gives {uniform}, and random directions "
-    "with the same energy in each layer give {layer_matched}. Not every test agrees.",
-    "verdict.none": "No verdict: the stored analysis holds none.",
+    "the {source} capture {captured} of the curvature’s top‑{k} space. That is more than chance, {uniform}, but not "
+    "clearly more than random directions with the same energy in each layer, {layer_matched}: the two may merely share "
+    "their layers.",
+    "verdict.none": "No verdict: too little was recorded to compare the updates with the curvature.",
     "verdict.undecided": "Whether working along these directions pays is undecided: no trial has run.",
     "verdict.sure": "How sure this is",
-    "verdict.p": "Overlap: p {uniform} against uniformly random directions, p {layer_matched} against layer-matched "
-    "ones; p {holm} after Holm’s correction for all tests in this report.",
+    "verdict.p": "Overlap: p {uniform} against uniformly random directions, and p {layer_matched} against "
+    "layer-matched ones by counting draws. After Holm’s correction for all tests in this report the "
+    "larger of the two is p {holm}, by a Beta law with the draws’ mean and variance.",
     "verdict.p_single": "Overlap: p {p}.",
     "verdict.certificate": "Eigenpairs: {converged} of {k} converged to a tolerance of {tolerance}; the largest "
     "residual is {residual} of λ₁. {meaning}",
-    "certificate.complete": "A search in the complement confirmed that none of the top ones was missed.",
+    "certificate.complete": "A search in the complement, from a random start, found none that had been missed.",
     "certificate.full": "Each was checked with a product of its own; that none was missed was not checked.",
     "certificate.estimate": "One combined product checked them; that none was missed was not checked.",
     "certificate.other": "They carry no further certificate.",
@@ -93,15 +95,16 @@ TEXTS = {
     "is no finding in itself: any random walk looks like this.",
     "path.weights": "This run",
     "path.random": "Random walk of as many steps",
-    "path.alt": "Curve from step {first} to step {last} in the plane of the first two principal components.",
+    "path.alt": "Curve of the weights up to step {last} in the plane of the first two principal components.",
     "path.random_alt": "The same picture for a random walk: it too is a smooth curve.",
     "path.start": "start, step {step}",
+    "path.start_before": "start, before the first step",
     "path.end": "end, step {step}",
     "path.early": "earlier",
     "path.later": "later",
     "path.what": "Each point is the whole network at one step; both axes of a picture use one scale, in units of "
     "weight distance.",
-    "path.null": "The random walk beside it: independent steps, treated in exactly the same way.",
+    "path.null": "The random walk beside it: steps of this run’s lengths in independent directions, treated in the same way.",
     "path.how": "Principal components of the recorded weights about their mean, from the inner products of the "
     "updates.",
     "path.not": "The loss off this curve, and any movement outside the plane. Bends and turns here are typical of any "
@@ -110,14 +113,15 @@ TEXTS = {
     "explained.title": "How many directions training used",
     "explained.lead": "The first {components} principal components hold {updates} of the variance of the updates and "
     "{weights} of that of the weights. A random walk reaches {random} without any structure.",
+    "explained.independent": "Independent random updates reach {share}.",
     "explained.total": "Added up",
     "explained.each": "Each component",
     "explained.alt": "Cumulative share of variance by number of components. With {components}: {shares}.",
     "explained.each_alt": "Share of variance of each single component on logarithmic axes, for {sources}.",
     "explained.gradients": "Gradients are not shown: {reason}",
     "explained.what": "The share of all variance that falls on the first components, or on each one.",
-    "explained.null": "Weights add up many updates, so their fair comparison is the dashed random walk. Updates and "
-    "gradients carry no such memory.",
+    "explained.null": "Weights add up many updates, so their fair comparison is the dashed random walk; that of "
+    "updates and gradients is the dotted line, steps of this run’s lengths in independent directions.",
     "explained.how": "Principal components of steps {first} to {last}. Gradients are worked out from the updates "
     "where the optimizer allows it.",
     "explained.not": "Whether the directions matter for the loss. That needs the curvature, below.",
@@ -126,6 +130,9 @@ TEXTS = {
     "eigenvalues.lead": "The Hessian’s {k} largest eigenvalues at the end of training run from {first} down to "
     "{last}. A large one marks a stiff direction, where a small move changes the loss a lot. It does not say that "
     "tuning there pays.",
+    "eigenvalues.held_out": "Along the first of these directions, {samples} held-out samples give a curvature of "
+    "{held_out}, against {first} on the analysed data.",
+    "eigenvalues.outside": "the same directions on held-out data",
     "eigenvalues.end": "End of training, step {step}",
     "eigenvalues.through": "Through training",
     "eigenvalues.alt": "Eigenvalues in order, from {first} to {last}, with residuals.",
@@ -151,6 +158,7 @@ TEXTS = {
     "eigenvalues.column.angle": "angle bound (rad)",
     "eigenvalues.column.half": "half A",
     "eigenvalues.column.other": "half B",
+    "eigenvalues.column.outside": "held out",
     "eigenvalues.table": "Eigenvalues at the end of training",
     # agreement
     "agreement.title": "How far training and curvature agree",
@@ -160,8 +168,7 @@ TEXTS = {
     "agreement.inexact": "buffers approximate",
     "agreement.alt": "Captured share at step {step}: {shares}.",
     "agreement.alt_item": "{components} of {source} {captured}",
-    "agreement.own": "window of this stage",
-    "agreement.whole": "whole run (hollow)",
+    "agreement.whole": "hollow: the whole run up to there",
     "agreement.uniform": "uniformly random directions",
     "agreement.matched": "random, same energy in each layer",
     "agreement.what": "The share of the top‑{k} eigenvectors that lies inside the span of the first principal "
@@ -245,9 +252,9 @@ TEXTS = {
     "cost.layers": "layers",
     "cost.trajectory": "recorded path",
     "cost.sampling": "halves of the data",
-    "cost.agreement": "agreement",
+    "cost.overlaps": "agreement",
+    "cost.held out": "held-out data",
     "cost.total": "total",
-    "cost.other": "{part}",
     # limits
     "limits.title": "What this does not show",
     "limits.trial": "Untested: whether any direction is productive, that is, whether training along it beats matched "

@@ -4,11 +4,12 @@ TEXTS = {
     # page
     "page.title": "{run}：thalweg レポート",
     "page.skip": "結論へ進む",
+    "page.between": "",
     "page.contents": "目次",
     "page.other_language": "English",
-    "page.made": "{created} に thalweg {thalweg}、torch {torch} で分析",
-    "page.run": "{model}、パラメータ {parameters} 個、{layers} 層。{optimizer} で {steps} ステップ学習",
-    "page.every": "記録は {every} ステップごと",
+    "page.made": "{created} に thalweg {thalweg}、torch {torch} で分析。",
+    "page.run": "{model}、パラメータ {parameters} 個、{layers} 層。{optimizer} で {steps} ステップ学習。",
+    "page.every": "記録は {every} ステップごと。",
     "page.frozen": "凍結されていて対象外のパラメータ：{frozen}",
     "page.damaged": "破損のため除外：{file}（{reason}）",
     "page.gaps": "記録が欠けているステップ：{gaps}",
@@ -26,12 +27,11 @@ TEXTS = {
     "source.eigenvectors": "固有ベクトル",
     "source.chance": "偶然",
     "source.random_walk": "ランダムウォーク",
+    "source.random_updates": "独立なランダム更新",
     "stage.early": "序盤",
     "stage.middle": "中盤",
     "stage.late": "終盤",
     "stage.final": "学習終了時",
-    "window.stage": "この段階",
-    "window.run": "全期間",
     "mode.evaluation": "評価",
     "mode.training": "学習",
     "yes": "はい",
@@ -58,18 +58,19 @@ TEXTS = {
     "曲率の上位 {k} 固有空間の {captured} です。偶然なら {uniform}、層ごとのエネルギーをそろえたランダムな方向なら "
     "{layer_matched} です。",
     "verdict.mixed": "結果は一様でない：ステップ {first}〜{last} では、{source}の上位 {components} 主成分が、"
-    "曲率の上位 {k} "
-    "固有空間の {captured} を捉えています。偶然なら {uniform}、層ごとのエネルギーをそろえたランダムな方向なら "
-    "{layer_matched} です。検定の結果はそろっていません。",
-    "verdict.none": "結論なし：保存された分析結果に含まれていません。",
+    "曲率の上位 {k} 固有空間の {captured} を捉えています。偶然の {uniform} は上回りますが、層ごとのエネルギーを"
+    "そろえたランダムな方向の {layer_matched} を明確に上回るとは言えません。両者は単に同じ層に集まっているだけかも"
+    "しれません。",
+    "verdict.none": "結論なし：更新と曲率を比べるには、記録されたステップが足りません。",
     "verdict.undecided": "これらの方向に沿って調整することに効果があるかどうかは、試験を行っていないため未判定です。",
     "verdict.sure": "確からしさ",
-    "verdict.p": "重なり：一様ランダムな方向に対して p {uniform}、層ごとにそろえたランダムな方向に対して p "
-    "{layer_matched}。本レポートの全検定に対する Holm 補正後は p {holm}。",
+    "verdict.p": "重なり：一様ランダムな方向に対して p {uniform}。層ごとにそろえたランダムな方向に対しては、抽出を"
+    "数えて p {layer_matched}。本レポートの全検定に対する Holm 補正後は、二つのうち大きいほうが p {holm}"
+    "（抽出の平均と分散に合わせたベータ分布による）。",
     "verdict.p_single": "重なり：p {p}。",
     "verdict.certificate": "固有対：{k} 個中 {converged} 個が許容誤差 {tolerance} まで収束。残差は最大で λ₁ の "
     "{residual}。{meaning}",
-    "certificate.complete": "補空間も探索し、上位の固有値に取りこぼしがないことを確認済みです。",
+    "certificate.complete": "残りの空間も無作為な出発点から探索し、取りこぼしは見つかりませんでした。",
     "certificate.full": "固有対ごとに積を計算して確認しましたが、取りこぼしの有無は調べていません。",
     "certificate.estimate": "まとめて一度の積で確認しましたが、取りこぼしの有無は調べていません。",
     "certificate.other": "それ以上の保証はありません。",
@@ -96,14 +97,15 @@ TEXTS = {
     "滑らかな曲線に見えるため、曲線の形そのものは発見ではありません。",
     "path.weights": "今回の学習",
     "path.random": "同じステップ数のランダムウォーク",
-    "path.alt": "第一・第二主成分の平面に描いた、ステップ {first} から {last} までの曲線。",
+    "path.alt": "第一・第二主成分の平面に描いた、ステップ {last} までの重みの曲線。",
     "path.random_alt": "ランダムウォークの同じ図。こちらも滑らかな曲線になる。",
     "path.start": "始点（ステップ {step}）",
+    "path.start_before": "始点（最初のステップの前）",
     "path.end": "終点（ステップ {step}）",
     "path.early": "序盤",
     "path.later": "終盤",
     "path.what": "一点が、ある時点のネットワーク全体を表します。各図の縦軸と横軸は同じ縮尺で、単位は重みの距離です。",
-    "path.null": "並べて示したランダムウォークです。独立な歩みを足し合わせ、まったく同じ手順で処理しています。",
+    "path.null": "並べて示したランダムウォークです。各ステップの長さはこの学習と同じで、方向は互いに独立。同じ手順で処理しています。",
     "path.how": "記録された重みの、平均を引いた主成分分析。更新どうしの内積から計算しています。",
     "path.not": "この曲線から外れた場所の損失や、平面の外の動き。曲がりや折り返しは、"
     "どのランダムウォークにも現れます。",
@@ -111,14 +113,15 @@ TEXTS = {
     "explained.title": "学習が使った方向の数",
     "explained.lead": "上位 {components} 主成分の累積寄与率は、更新で {updates}、重みで {weights} です。"
     "構造のないランダムウォークでも {random} に達します。",
+    "explained.independent": "独立なランダム更新なら {share} です。",
     "explained.total": "累積寄与率",
     "explained.each": "主成分ごとの寄与率",
     "explained.alt": "主成分の数に対する累積寄与率。{components} 個では {shares}。",
     "explained.each_alt": "主成分ごとの寄与率（両対数）。対象は{sources}。",
     "explained.gradients": "勾配は掲載していません：{reason}",
     "explained.what": "分散全体のうち、上位の主成分（または個々の主成分）が占める割合です。",
-    "explained.null": "重みは多数の更新の累積なので、破線のランダムウォークと比べます。更新と勾配には、"
-    "このような累積はありません。",
+    "explained.null": "重みは多数の更新の累積なので、破線のランダムウォークと比べます。更新と勾配は、"
+    "点線（各ステップの長さが同じで、方向が互いに独立な更新）と比べます。",
     "explained.how": "ステップ {first}〜{last} の主成分分析。勾配は、最適化手法が許す場合に限り、更新から逆算します。",
     "explained.not": "これらの方向が損失に効くかどうか。それを見るには、次の曲率が必要です。",
     # eigenvalues
@@ -126,6 +129,9 @@ TEXTS = {
     "eigenvalues.lead": "学習終了時のヘッセ行列の固有値は、上位 {k} 個で {first} から {last} まで分布しています。"
     "大きい固有値は、わずかに動くだけで損失が大きく変わる「硬い」方向を表します。そこを調整すれば得をする、"
     "という意味ではありません。",
+    "eigenvalues.held_out": "このうち最初の方向の曲率を検証用データ {samples} 標本で測ると {held_out}、分析データでは "
+    "{first} です。",
+    "eigenvalues.outside": "検証用データでの同じ方向の曲率",
     "eigenvalues.end": "学習終了時（ステップ {step}）",
     "eigenvalues.through": "学習中の推移",
     "eigenvalues.alt": "大きい順に並べた固有値。{first} から {last} まで、残差つき。",
@@ -148,6 +154,7 @@ TEXTS = {
     "eigenvalues.column.angle": "角度の上限（rad）",
     "eigenvalues.column.half": "半分 A",
     "eigenvalues.column.other": "半分 B",
+    "eigenvalues.column.outside": "検証用",
     "eigenvalues.table": "学習終了時の固有値",
     # agreement
     "agreement.title": "学習の動きと曲率はどこまで一致するか",
@@ -158,8 +165,7 @@ TEXTS = {
     "agreement.inexact": "バッファは近似値",
     "agreement.alt": "ステップ {step} での捕捉率：{shares}。",
     "agreement.alt_item": "{source}の {components} 主成分で {captured}",
-    "agreement.own": "この段階の期間",
-    "agreement.whole": "全期間（白抜き）",
+    "agreement.whole": "白抜き：その時点までの全期間",
     "agreement.uniform": "一様ランダムな方向",
     "agreement.matched": "層ごとのエネルギーをそろえたランダムな方向",
     "agreement.what": "上位 {k} 固有ベクトルのうち、上位の主成分が張る空間に含まれる割合です。"
@@ -247,9 +253,9 @@ TEXTS = {
     "cost.layers": "層ごとの分析",
     "cost.trajectory": "記録された軌跡",
     "cost.sampling": "データを分けた再測定",
-    "cost.agreement": "一致度",
+    "cost.overlaps": "一致度",
+    "cost.held out": "検証用データ",
     "cost.total": "合計",
-    "cost.other": "{part}",
     # limits
     "limits.title": "このレポートから言えないこと",
     "limits.trial": "未検証：生産的な方向があるかどうか、すなわち、その方向に沿った学習が、"

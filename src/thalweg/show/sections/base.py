@@ -10,7 +10,7 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 
-from thalweg.show import numbers, svg
+from thalweg.show import numbers, plots, svg
 from thalweg.show.messages import Words
 from thalweg.tables import Table
 
@@ -37,8 +37,8 @@ class Key:
     """One entry of a legend.
 
     Attributes:
-        mark: its shape in `marks.html.j2`: "disc", "ring", "square", "triangle", "diamond", "tick", "bar", "line" or
-            "dash"; a "step" is part of a scale, and nothing makes it a heading.
+        mark: its shape in `marks.html.j2`: "disc", "ring", "square", "triangle", "diamond", "tick", "bar", "line",
+            "dash" or "dots"; a "step" is part of a scale, and nothing makes it a heading.
         hue: its class in the palette.
         text: what it stands for.
     """
@@ -119,9 +119,9 @@ def reading(words: Words, section: str, **values: object) -> tuple[tuple[str, Ma
 READING = ("what", "null", "how", "not")
 
 
-def name(value: str) -> Markup:
+def name(value: str, width: int = SENTENCE_NAME) -> Markup:
     """A name from the user's model inside a sentence: isolated, so that its direction cannot turn the text."""
-    return Markup('<bdi class="name">{}</bdi>').format(escape(numbers.clip(value, SENTENCE_NAME)))
+    return Markup('<bdi class="name">{}</bdi>').format(escape(numbers.clip(value, width)))
 
 
 def final(analysis: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -131,18 +131,10 @@ def final(analysis: Mapping[str, Any]) -> Mapping[str, Any]:
     return last
 
 
-def captured(stage: Mapping[str, Any], source: str, components: int, own: bool = True) -> Mapping[str, Any] | None:
-    """One line of a stage's agreement, or None."""
-    for row in stage.get("agreement") or ():
-        if row["source"] == source and row["components"] == components and own == is_own(row):
-            line: Mapping[str, Any] = row
-            return line
-    return None
-
-
-def is_own(row: Mapping[str, Any]) -> bool:
-    """Whether the components come from the stage's own window."""
-    return bool(row.get("window_name") != "whole run")
+def own_rows(stage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The lines of a stage's agreement whose components come from its own window."""
+    rows = list(stage.get("agreement") or ())
+    return [row for row in rows if plots.is_own(row, rows)]
 
 
 def span(window: Any) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thalweg.show import plots
+from thalweg.show import plots, style
 from thalweg.show.messages import Words
 from thalweg.show.numbers import clean, clip, columns, count, number, percent
 from thalweg.show.sections.base import Grid, Key, Picture, Section, final, grid, name, picture, reading
@@ -18,13 +18,15 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
     stage, sampling = final(analysis), analysis.get("sampling")
     spectrum, problem = stage["spectrum"], analysis.get("problem") or {}
     values = spectrum["values"]
+    outside = analysis.get("held_out") or {}
+    held_out = [value for value in outside.get("curvature") or () if value is not None]
     ends = {"first": number(values[0]), "last": number(values[-1])}
     pictures = [
         picture(
             "eigenvalues",
             words.plain("eigenvalues.end", step=count(stage["step"])),
             words.plain("eigenvalues.alt", **ends),
-            lambda axes: plots.eigenvalues(axes, spectrum, words, sampling),
+            lambda axes: plots.eigenvalues(axes, spectrum, words, sampling, held_out),
         )
     ]
     legend = [Key("diamond", "eigenvectors", words("eigenvalues.mark"))]
@@ -33,6 +35,11 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
             Key("bar", "chance", words("eigenvalues.half")),
             Key("dot", "chance", words("eigenvalues.other")),
         ]
+    lead = [words("eigenvalues.lead", k=len(values), **ends)]
+    if held_out:
+        legend.append(Key("ring", "ink", words("eigenvalues.outside")))
+        shares = {"held_out": number(held_out[0]), "first": ends["first"]}
+        lead.append(words("eigenvalues.held_out", samples=count(outside.get("samples")), **shares))
     stages = analysis["stages"]
     if len(stages) > 1:
         pictures.append(_through(stages, words))
@@ -43,7 +50,7 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
     return Section(
         "eigenvalues",
         words("eigenvalues.title"),
-        lead=(words("eigenvalues.lead", k=len(values), **ends),),
+        lead=tuple(lead),
         pictures=tuple(pictures),
         legend=tuple(legend),
         reading=reading(
@@ -53,7 +60,7 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
             mode=words.known("mode", str(problem.get("mode", "evaluation"))),
             products=count(spectrum.get("matvecs")),
         ),
-        grids=(_spectrum_table(spectrum, sampling, words),),
+        grids=(_spectrum_table(spectrum, sampling, held_out, words),),
     )
 
 
@@ -71,7 +78,9 @@ def _through(stages: Sequence[Mapping[str, Any]], words: Words) -> Picture:
     )
 
 
-def _spectrum_table(spectrum: Mapping[str, Any], sampling: Mapping[str, Any] | None, words: Words) -> Grid:
+def _spectrum_table(
+    spectrum: Mapping[str, Any], sampling: Mapping[str, Any] | None, held_out: Sequence[float], words: Words
+) -> Grid:
     size = len(spectrum["values"])
     parts: dict[str, list[str]] = {"number": [str(place + 1) for place in range(size)]}
     parts["value"] = [number(value, 4) for value in spectrum["values"]]
@@ -83,6 +92,8 @@ def _spectrum_table(spectrum: Mapping[str, Any], sampling: Mapping[str, Any] | N
     for column, key in (("half", "half_values"), ("other", "other_half")):
         if sampling and len(sampling.get(key) or ()) >= size:
             parts[column] = [number(value, 3) for value in sampling[key][:size]]
+    if len(held_out) >= size:
+        parts["outside"] = [number(value, 3) for value in held_out[:size]]
     return grid(words, "eigenvalues.table", list(parts), list(zip(*parts.values(), strict=True)), leading=0)
 
 
@@ -96,7 +107,7 @@ def layers(analysis: Mapping[str, Any], words: Words) -> Section:
         kept = sorted(range(len(rows)), key=lambda place: -_first(rows[place]))[:MOST_LAYERS]
         shown = [rows[place] for place in sorted(kept)]
     height = 54 + 25 * len(shown)
-    left = 20 + 6.2 * max(columns(clip(layer["layer"], plots.NAME_WIDTH)) for layer in shown)
+    left = 20 + 6.2 * max(columns(clip(layer["layer"], style.NAME_WIDTH)) for layer in shown)
     alt = words.plain(
         "layers.alt",
         values="; ".join(

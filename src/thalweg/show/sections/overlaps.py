@@ -7,16 +7,15 @@ from typing import Any
 
 from thalweg.show import plots
 from thalweg.show.messages import Words
-from thalweg.show.numbers import count, p_value, percent
+from thalweg.show.numbers import SPACE, count, p_value, percent
 from thalweg.show.palette import LEVELS
 from thalweg.show.sections.base import (
     Grid,
     Key,
     Picture,
     Section,
-    captured,
     grid,
-    is_own,
+    own_rows,
     picture,
     reading,
     span,
@@ -34,14 +33,15 @@ def agreement(analysis: Mapping[str, Any], words: Words) -> Section:
     last = stages[-1]
     rows = last["agreement"]
     components = min(row["components"] for row in rows)
-    lines = {source: captured(last, source, components) for source in SOURCES}
-    known = [line for line in lines.values() if line]
-    shown = {source: percent(line["captured"] if line else None) for source, line in lines.items()}
-    uniform = known[0].get("nulls", {}).get("uniform", {}).get("expected") if known else None
+    lines = {row["source"]: row for row in own_rows(last) if row["components"] == components}
+    shown = {source: percent(lines[source]["captured"] if source in lines else None) for source in SOURCES}
+    nulls = [(row.get("nulls") or {}).get("uniform") or {} for row in lines.values()]
+    uniform = nulls[0].get("expected") if nulls else None
+    draws = (analysis.get("settings") or {}).get("draws")
     drawn = [source for source in SOURCES if any(row["source"] == source for row in rows)]
     legend = [Key(SOURCES[source], source, words(f"source.{source}")) for source in drawn]
     legend += [Key("tick", "chance", words("agreement.uniform")), Key("dot", "chance", words("agreement.matched"))]
-    if any(not is_own(row) for row in rows):
+    if any(len(own_rows(stage)) < len(stage["agreement"]) for stage in stages):
         legend.append(Key("ring", "chance", words("agreement.whole")))
     return Section(
         "agreement",
@@ -55,7 +55,7 @@ def agreement(analysis: Mapping[str, Any], words: Words) -> Section:
                 **shown,
             ),
         ),
-        pictures=tuple(_panel(stage, words) for stage in stages),
+        pictures=tuple(_panel(stage, _stage(stage, stages, words), words) for stage in stages),
         legend=tuple(legend),
         reading=reading(
             words,
@@ -64,16 +64,21 @@ def agreement(analysis: Mapping[str, Any], words: Words) -> Section:
             parameters=count((analysis.get("run") or {}).get("parameters")),
         ),
         grids=(
-            _table([last], words, "agreement.table", folded=False),
-            _table(stages, words, "agreement.table_all", folded=True),
+            _table([last], draws, words, "agreement.table", folded=False),
+            _table(stages, draws, words, "agreement.table_all", folded=True),
         ),
     )
 
 
-def _panel(stage: Mapping[str, Any], words: Words) -> Picture:
+def _stage(stage: Mapping[str, Any], stages: list[Mapping[str, Any]], words: Words) -> str:
+    """What a stage is called: the last one is the end of training."""
+    return words.known("stage", "final" if stage is stages[-1] else stage["name"])
+
+
+def _panel(stage: Mapping[str, Any], called: str, words: Words) -> Picture:
     rows = stage["agreement"]
     step = count(stage["step"])
-    heading = words.plain("agreement.panel", stage=words.known("stage", stage["name"]), step=step)
+    heading = words.plain("agreement.panel", stage=called, step=step)
     if stage.get("exact") is False:
         heading += f" · {words.plain('agreement.inexact')}"
     shares = "; ".join(
@@ -83,8 +88,7 @@ def _panel(stage: Mapping[str, Any], words: Words) -> Picture:
             source=words.plain(f"source.{row['source']}"),
             captured=percent(row["captured"]),
         )
-        for row in rows
-        if is_own(row)
+        for row in own_rows(stage)
     )
     lines = len({(row["source"], row["components"]) for row in rows})
     return picture(
@@ -97,16 +101,16 @@ def _panel(stage: Mapping[str, Any], words: Words) -> Picture:
     )
 
 
-def _table(stages: list[Mapping[str, Any]], words: Words, key: str, folded: bool) -> Grid:
+def _table(stages: list[Mapping[str, Any]], draws: int | None, words: Words, key: str, folded: bool) -> Grid:
     columns = ["stage", "source", "window", "components", "captured", "uniform", "matched", "p", "p_matched", "p_holm"]
     cells: list[tuple[str, ...]] = []
     for stage in stages:
-        for row in stage["agreement"] if folded else [row for row in stage["agreement"] if is_own(row)]:
+        for row in stage["agreement"] if folded else own_rows(stage):
             uniform, matched = ((row.get("nulls") or {}).get(null) or {} for null in ("uniform", "layer_matched"))
             steps = span(row.get("window"))
             cells.append(
                 (
-                    words.known("stage", stage["name"]),
+                    _stage(stage, stages, words),
                     words.plain(f"source.{row['source']}"),
                     f"{steps['first']}–{steps['last']}",
                     count(row["components"]),
@@ -114,7 +118,7 @@ def _table(stages: list[Mapping[str, Any]], words: Words, key: str, folded: bool
                     percent(uniform.get("expected")),
                     percent(matched.get("expected")),
                     _p(uniform.get("p_value"), uniform.get("log10_p")),
-                    _p(matched.get("p_value"), matched.get("log10_p")),
+                    _p(matched.get("p_value"), matched.get("log10_p"), draws),
                     _p(row.get("p_holm")),
                 )
             )
@@ -123,8 +127,8 @@ def _table(stages: list[Mapping[str, Any]], words: Words, key: str, folded: bool
     return grid(words, key, columns, cells, leading=len(columns) - 7, folded=folded)
 
 
-def _p(p: float | None, log10_p: float | None = None) -> str:
-    return p_value(p, log10_p).removeprefix("= ")
+def _p(p: float | None, log10_p: float | None = None, draws: int | None = None) -> str:
+    return p_value(p, log10_p, draws).removeprefix(f"={SPACE}")
 
 
 def heat_map(analysis: Mapping[str, Any], words: Words) -> Section:

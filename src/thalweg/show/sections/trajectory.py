@@ -10,14 +10,22 @@ from thalweg.show.messages import Words
 from thalweg.show.numbers import count, percent
 from thalweg.show.sections.base import Key, Picture, Section, picture, reading, span
 
-SHAPES = {"updates": "disc", "weights": "square", "gradients": "triangle", "random_walk": "dash"}
+SHAPES = {
+    "updates": "disc",
+    "weights": "square",
+    "gradients": "triangle",
+    "random_walk": "dash",
+    "random_updates": "dots",
+}
+REFERENCES = ("random_walk", "random_updates")
 
 
 def path(analysis: Mapping[str, Any], words: Words) -> Section:
     """The path picture with the random walk beside it on equal terms."""
     data = analysis["path"]
     walk = data.get("random_walk")
-    steps = {"first": count(data["steps"][0]), "last": count(data["steps"][-1])}
+    first, last = data["steps"][0], count(data["steps"][-1])
+    start = words("path.start", step=count(first)) if first >= 0 else words("path.start_before")
 
     def panel(key: str, part: Mapping[str, Any], hue: str, alt: str) -> Picture:
         return picture(
@@ -28,7 +36,7 @@ def path(analysis: Mapping[str, Any], words: Words) -> Section:
             height=300,
         )
 
-    pictures = [panel("weights", data, "weights", words.plain("path.alt", **steps))]
+    pictures = [panel("weights", data, "weights", words.plain("path.alt", last=last))]
     random = None
     if walk:
         pictures.append(panel("random", walk, "chance", words.plain("path.random_alt")))
@@ -39,8 +47,8 @@ def path(analysis: Mapping[str, Any], words: Words) -> Section:
         lead=(words("path.lead", share=percent(sum(data["explained"])), random=percent(random)),),
         pictures=tuple(pictures),
         legend=(
-            Key("ring", "weights", words("path.start", step=steps["first"])),
-            Key("disc", "weights", words("path.end", step=steps["last"])),
+            Key("ring", "weights", start),
+            Key("disc", "weights", words("path.end", step=last)),
             Key("square", "weights-1", words("path.early")),
             Key("square", "weights", words("path.later")),
         ),
@@ -54,6 +62,9 @@ def explained(analysis: Mapping[str, Any], words: Words) -> Section:
     curves: dict[str, Sequence[float]] = {
         source: parts[source]["explained"] for source in SHAPES if (parts.get(source) or {}).get("explained")
     }
+    independent = (parts.get("random_walk") or {}).get("updates")
+    if independent:
+        curves["random_updates"] = independent
     if not curves:
         return Section("explained", words("explained.title"), lead=(words("absent.part", part="components"),))
     components = min((analysis.get("settings") or {}).get("components") or [10])
@@ -69,10 +80,14 @@ def explained(analysis: Mapping[str, Any], words: Words) -> Section:
             random=totals["random_walk"],
         )
     ]
+    if independent:
+        lead.append(words("explained.independent", share=totals["random_updates"]))
     missing = (parts.get("gradients") or {}).get("reason")
     if missing:
         lead.append(words("explained.gradients", reason=missing))
-    window = next((parts[source].get("window") for source in curves if parts[source].get("window")), None)
+    window = next(
+        (parts[source].get("window") for source in curves if source in parts and parts[source].get("window")), None
+    )
     total_alt = words.plain("explained.alt", components=components, shares=shares)
     each_alt = words.plain("explained.each_alt", sources=", ".join(names.values()))
     return Section(
@@ -94,7 +109,7 @@ def explained(analysis: Mapping[str, Any], words: Words) -> Section:
             ),
         ),
         legend=tuple(
-            Key(SHAPES[source], "chance" if source == "random_walk" else source, names[source]) for source in curves
+            Key(SHAPES[source], "chance" if source in REFERENCES else source, names[source]) for source in curves
         ),
         reading=reading(words, "explained", **span(window)),
     )

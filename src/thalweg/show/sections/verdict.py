@@ -14,6 +14,8 @@ from thalweg.show.sections.base import final, name, span
 
 KEYS = {"agreement": "verdict.agreement", "no agreement": "verdict.no_agreement", "mixed": "verdict.mixed"}
 
+TILE_NAME = 24
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -61,7 +63,7 @@ def verdict(analysis: Mapping[str, Any], words: Words) -> Verdict:
         components=told["components"],
         source=words.plain(f"source.{told['source']}"),
         k=_k(analysis),
-        **span(row.get("window") or final(analysis).get("window")),
+        **span(told.get("window") or row.get("window") or final(analysis).get("window")),
         **_shares(told),
     )
     sure = _sure(analysis, row, words)
@@ -95,11 +97,16 @@ def _sure(analysis: Mapping[str, Any], row: Mapping[str, Any] | None, words: Wor
     sampling, sure = analysis.get("sampling"), []
     nulls = (row or {}).get("nulls") or {}
     if row and nulls.get("uniform") and nulls.get("layer_matched"):
-        values = {
-            null: p_value(nulls[null].get("p_value"), nulls[null].get("log10_p"))
-            for null in ("uniform", "layer_matched")
-        }
-        sure.append(words("verdict.p", holm=p_value(row.get("p_holm")), **values))
+        uniform, matched = nulls["uniform"], nulls["layer_matched"]
+        draws = (analysis.get("settings") or {}).get("draws")
+        sure.append(
+            words(
+                "verdict.p",
+                uniform=p_value(uniform.get("p_value"), uniform.get("log10_p")),
+                layer_matched=p_value(matched.get("p_value"), matched.get("log10_p"), draws),
+                holm=p_value(row.get("p_holm")),
+            )
+        )
     elif told.get("p_value") is not None:
         sure.append(words("verdict.p_single", p=p_value(told["p_value"])))
     if spectrum:
@@ -170,5 +177,5 @@ def _layer_tile(analysis: Mapping[str, Any], told: Mapping[str, Any], words: Wor
     total = sum(layer["parameters"] for layer in layers)
     held = next((layer["parameters"] for layer in layers if layer["layer"] == told["holds_layer"]), None)
     note = words("tile.layer_note", parameters=percent(held / total)) if held else words("tile.layer_note_alone")
-    label = words("tile.layer", k=_k(analysis), layer=name(told["holds_layer"]))
+    label = words("tile.layer", k=_k(analysis), layer=name(told["holds_layer"], TILE_NAME))
     return Tile("eigenvectors", percent(told["holds_share"]), label, note)

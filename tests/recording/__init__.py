@@ -1,0 +1,1 @@
+"""Recording: what is written, what is read back, what happens when something breaks."""

@@ -1,0 +1,70 @@
+"""A training that is there to be killed, and what a plain loop gives.
+
+Run as a script it is a parent that imports torch once, then reads folder names from standard input and forks a
+child for each: the child records a deterministic training without end in tiny segments, so that it is nearly always
+in the middle of writing one. It prints the child's process id. The child never finishes by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from torch import Tensor, nn
+
+import thalweg.recording as recording
+
+
+def toy() -> tuple[nn.Module, torch.optim.Optimizer]:
+    generator = torch.Generator().manual_seed(5)
+    model = nn.Linear(30, 4)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    """One optimizer step with a gradient that is a plain function of the weights and the step's number."""
+    for p in model.parameters():
+        p.grad = p.detach() * 0.3 + 0.01 * (number % 17)
+    optimizer.step()
+
+
+def by_hand(steps: int) -> Tensor:
+    """Weights before the first and after each step: `(steps + 1, P)`."""
+    model, optimizer = toy()
+    seen = [torch.cat([p.detach().reshape(-1) for p in model.parameters()])]
+    for number in range(steps):
+        step(model, optimizer, number)
+        seen.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    return torch.stack(seen)
+
+
+def child(folder: str) -> None:
+    model, optimizer = toy()
+    recording.watch(model, optimizer, folder, segment_rows=3)
+    number = 0
+    while True:
+        step(model, optimizer, number)
+        number += 1
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    step(*toy(), 0)  # what torch imports at the first step, it imports here once
+    for line in sys.stdin:
+        started = os.fork()
+        if started == 0:
+            try:
+                child(line.strip())
+            finally:
+                os._exit(1)
+        print(started, flush=True)
+        os.waitpid(started, 0)
+        print("gone", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""`kill -9` at random moments: the run opens with every segment that was finished, and every row is true."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.recording.kill_writer import by_hand, toy
+from thalweg.recording import open_run, watch
+
+ROOT = Path(__file__).parents[2]
+FINISHED = re.compile(r"\d{6}-\d{6}\.[0-9a-f]{8}\.safetensors")
+
+
+def kill_some(tmp_path: Path, count: int, seed: int) -> dict[str, int]:
+    """Kill recordings at random moments after their first sign of life and check each; how many there were of what."""
+    draw = random.Random(seed)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    figures = {
+        "kills": 0,
+        "opened": 0,
+        "segments": 0,
+        "rows": 0,
+        "in the middle of a file": 0,
+        "without a segment": 0,
+    }
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/recording/kill_writer.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        for number in range(count):
+            folder = tmp_path / f"run{number}"
+            parent.stdin.write(f"{folder}\n")
+            parent.stdin.flush()
+            process = int(parent.stdout.readline())
+            while not (folder / "manifest.json").is_file():
+                time.sleep(0.001)
+            time.sleep(draw.random() ** 2 * 0.4)
+            before = finished(folder)
+            os.kill(process, signal.SIGKILL)
+            assert parent.stdout.readline() == "gone\n"
+            figures["kills"] += 1
+            check(folder, before, figures)
+        parent.stdin.close()
+    return figures
+
+
+def finished(folder: Path) -> set[str]:
+    """Names of the segments that have their final name now."""
+    segments = folder / "segments"
+    return {p.name for p in segments.iterdir() if FINISHED.fullmatch(p.name)} if segments.is_dir() else set()
+
+
+def check(folder: Path, before: set[str], figures: dict[str, int]) -> None:
+    t = open_run(folder).trajectory
+    figures["opened"] += 1
+    assert t.damaged == ()
+    assert t.gaps == ()
+    assert before <= {segment.path.name for segment in t.segments} == finished(folder)
+    truth = by_hand(len(t))
+    assert t.steps.tolist() == list(range(len(t)))
+    if len(t):
+        assert torch.equal(t.updates(0, len(t)), truth.diff(dim=0))
+        for step in (-1, 0, len(t) // 2, len(t) - 1):
+            assert torch.equal(t.weights(step), truth[step + 1])
+    figures["without a segment"] += not t.segments
+    figures["segments"] += len(t.segments)
+    figures["rows"] += len(t)
+    figures["in the middle of a file"] += any(p.name.startswith(".") for p in (folder / "segments").iterdir())
+    with watch(*toy(), folder, overwrite=True):  # the lock went with the process
+        pass
+    assert not list((folder / "segments").iterdir())
+
+
+def test_a_few_kills(tmp_path):
+    figures = kill_some(tmp_path, 5, seed=1)
+    assert figures["opened"] == 5
+    assert figures["segments"] > 0
+
+
+@pytest.mark.prove
+def test_fifty_kills(tmp_path):
+    figures = kill_some(tmp_path, 50, seed=2)
+    print("\n", figures)
+    assert figures["opened"] == 50
+    assert figures["in the middle of a file"] >= 5

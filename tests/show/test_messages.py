@@ -1,0 +1,49 @@
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+import thalweg.show
+from thalweg.errors import InputError
+from thalweg.show.messages import CATALOGUES, Words
+
+
+def _placeholders(text: str) -> list[str]:
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
+
+
+def test_languages_have_the_same_keys():
+    assert set(CATALOGUES["en"]) == set(CATALOGUES["ja"])
+
+
+@pytest.mark.parametrize("key", sorted(CATALOGUES["en"]))
+def test_languages_take_the_same_values(key):
+    assert _placeholders(CATALOGUES["en"][key]) == _placeholders(CATALOGUES["ja"][key])
+
+
+@pytest.mark.parametrize("language", sorted(CATALOGUES))
+def test_a_text_holds_no_number_of_its_own(language):
+    assert [key for key, text in CATALOGUES[language].items() if re.search(r"\d", text)] == []
+
+
+def test_every_message_is_used():
+    show = Path(thalweg.show.__file__).parent
+    files = [path for ending in ("*.py", "*.j2") for path in show.rglob(ending) if path.parent.name != "messages"]
+    source = "".join(path.read_text(encoding="utf-8") for path in files)
+    looked_up = re.compile(
+        r"(source|reading|stage|mode|certificate|cost)\.|\w+\.(column\.|title$|what$|null$|how$|not$)"
+    )
+    parts = {"path.weights", "path.random", "agreement.inexact"}
+    unused = [key for key in CATALOGUES["en"] if f'"{key}"' not in source and not looked_up.match(key)]
+    assert set(unused) <= parts
+
+
+def test_values_are_escaped():
+    assert "<script>" not in Words("en")("page.damaged", file="<script>", reason="&")
+    assert Words("en").plain("page.damaged", file="<a>", reason="b") == "Damaged and left out: <a> (b)"
+
+
+def test_an_unknown_language_is_named():
+    with pytest.raises(InputError, match=r"'fr'.*'en'"):
+        Words("fr")

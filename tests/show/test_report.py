@@ -1,0 +1,304 @@
+import base64
+import copy
+import hashlib
+import html
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.show.sample import analysis
+from thalweg.errors import InputError, RunError
+from thalweg.show.numbers import count, number, percent, seconds
+from thalweg.show.report import render, report
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+SECTIONS = ("path", "explained", "eigenvalues", "agreement", "heat_map", "layers", "cost", "limits", "again")
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onload='x",
+    "{{ 7 * 7 }}",
+    "$\\frac{1}{2}$",
+    "طبقة.\u202eevil",
+    "層" * 40,
+    "x" * 300,
+    "nul\x00 bell\x07\n",
+    "]]>&amp;</svg>",
+]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return {language: render(analysis(), language, others=("en", "ja")) for language in ("en", "ja")}
+
+
+class Reader(HTMLParser):
+    """Checks that tags close in order and collects what a reader sees."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"[ \t\n]+", " ", "".join(self.texts))
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_page_is_balanced_and_has_every_section(pages, language):
+    reader = Reader(pages[language])
+    anchors = {attributes.get("id") for tag, attributes in reader.tags if tag == "section"}
+    assert anchors == {"verdict", *SECTIONS}
+    assert len(pages[language].encode()) < 2_000_000
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_page_is_self_contained_under_a_strict_policy(pages, language):
+    page = pages[language]
+    reader = Reader(page)
+    policy = next(a["content"] for t, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert page.count("<style") == 1
+    assert "://" not in page
+    assert "url(http" not in style
+    assert "@import" not in style
+    for tag, attributes in reader.tags:
+        assert tag not in {"script", "link", "img", "iframe", "object", "form"}
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        assert "src" not in attributes
+        href = attributes.get("href") or "#"
+        assert href.startswith("#") or href in {"report.en.html", "report.ja.html"}
+
+
+def test_ids_are_unique(pages):
+    identifiers = [a["id"] for _, a in Reader(pages["en"]).tags if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
+    tags = Reader(pages["en"]).tags
+    plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
+    assert len(plots) == 2 + 2 + 2 + 4 + 1 + 2
+    assert all(a["role"] == "img" and a["aria-label"] for a in plots)
+    identifiers = {a["id"] for _, a in tags if "id" in a}
+    assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_key_sentences_carry_the_numbers_of_the_analysis(pages, language):
+    data, text = analysis(), Reader(pages[language]).text
+    told, last = data["verdict"], data["stages"][-1]
+    row = last["agreement"][0]
+    verdict = Reader(re.search(r'<p class="verdict">.*?</p>', pages[language], re.S)[0]).text
+    shares = [percent(told[part]) for part in ("captured", "uniform", "layer_matched")]
+    assert [part in verdict for part in shares] == [True] * 3
+    assert str(row["window"][0]) in verdict
+    assert str(row["window"][1] - 1) in verdict
+    for expected in (
+        number(last["spectrum"]["values"][0]),
+        percent(data["sampling"]["subspace_overlap"]),
+        percent(sum(data["path"]["explained"])),
+        percent(sum(data["path"]["random_walk"]["explained"])),
+        percent(sum(data["components"]["updates"]["explained"][:10])),
+        seconds(data["cost"]["seconds"]["total"]),
+        count(data["cost"]["products"]),
+        number(data["loss"]["held_out"]),
+        data["command"],
+    ):
+        assert expected in text, expected
+
+
+def test_languages_agree_in_every_number(pages):
+    numbers = {language: sorted(re.findall(r"\d[\d.,]*\d|\d", Reader(page).text)) for language, page in pages.items()}
+    assert numbers["en"] == numbers["ja"]
+
+
+def test_nothing_is_productive_before_a_trial(pages):
+    text = Reader(pages["en"]).text
+    assert "is undecided: no trial has run" in text
+    assert text.count("productive") == text.count("Untested: whether any direction is productive") == 1
+
+
+@pytest.mark.parametrize("word", ["agreement", "no agreement", "mixed"])
+def test_each_verdict_has_its_sentence(word):
+    data = analysis()
+    data["verdict"]["word"] = word
+    sentence = {
+        "agreement": "Measured agreement",
+        "no agreement": "No evidence of agreement",
+        "mixed": "Mixed evidence",
+    }
+    assert f'<p class="verdict">{sentence[word]}' in render(data, "en")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_hostile_names_do_no_harm(language):
+    data = analysis()
+    clean = Reader(render(analysis(), language))
+    layer = data["layers"][0]
+    data["layers"] = [{**layer, "layer": name, "depth": i} for i, name in enumerate(HOSTILE)]
+    data["run"]["folder"] = "runs/" + HOSTILE[1].replace("/", "")
+    data["run"]["model"] = data["command"] = data["verdict"]["holds_layer"] = HOSTILE[0]
+    data["run"]["optimizer"] = {"class": HOSTILE[1], "settings": {HOSTILE[0]: HOSTILE[2], HOSTILE[5]: HOSTILE[7]}}
+    data["run"]["damaged"] = [[HOSTILE[0], HOSTILE[1]]]
+    data["components"]["gradients"] = {"reason": HOSTILE[0]}
+    page = render(data, language)
+    reader = Reader(page)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "{{ 7 * 7 }}" in reader.text
+    assert "\u202e" not in page
+    assert "\x00" not in page
+    assert {tag for tag, _ in reader.tags} <= {tag for tag, _ in clean.tags} | {"bdi"}
+    assert not [a for _, a in reader.tags if any(name.startswith("on") for name in a)]
+    assert html.escape(HOSTILE[7]) in page
+
+
+def test_bold_mathematics_is_not_read_into_a_name():
+    data = analysis()
+    data["layers"][0]["layer"] = r"$\frac{1}{2}$"
+    assert r">$\frac{1}{2}$</text>" in render(data, "en")
+
+
+NEEDED = ("path", "components", "stages", "heat_map", "layers", "cost", "command")
+
+
+def test_missing_parts_leave_a_sentence():
+    """Each part alone, with all others missing, so that every section is seen without what it might lean on."""
+    for part in (*NEEDED, "sampling", "verdict", "loss", "run", "problem", "settings", "held_out"):
+        text = Reader(render({"format": 1, part: analysis()[part]}, "en")).text
+        for other in NEEDED:
+            assert (f"“{other}”" in text) == (other != part), (part, other)
+
+
+@pytest.mark.parametrize("part", ["sampling", "verdict", "run", "problem", "settings", "held_out"])
+def test_one_missing_part_does_no_harm(part):
+    Reader(render({**analysis(), part: None}, "ja"))
+
+
+def test_an_empty_analysis_is_still_a_page():
+    text = Reader(render({"format": 1}, "en")).text
+    assert "No verdict" in text
+    assert text.count("Left out:") == len(NEEDED) + 1
+
+
+def test_missing_pieces_do_no_harm():
+    data = analysis()
+    for part, piece in (
+        ("path", "random_walk"),
+        ("components", "gradients"),
+        ("components", "random_walk"),
+        ("loss", "held_out"),
+        ("cost", "peak_memory_bytes"),
+        ("cost", "gradient_seconds"),
+        ("verdict", "p_value"),
+        ("verdict", "holds_layer"),
+        ("verdict", "best_source"),
+        ("verdict", "layer_matched"),
+    ):
+        data[part][piece] = None
+    Reader(render(data, "en"))
+
+
+def test_missing_numbers_inside_the_stages_do_no_harm():
+    data = analysis()
+    last = data["stages"][-1]
+    last["agreement"] = [row for row in last["agreement"] if row["source"] != "gradients"]
+    for row in last["agreement"]:
+        row["p_holm"] = row["nulls"]["layer_matched"] = None
+    last["spectrum"].update(gaps=None, angles=None, residuals=None, converged=None, certificate="estimate")
+    data["stages"][0]["agreement"] = []
+    for layer in data["layers"]:
+        layer["update_energy"] = layer["residuals"] = None
+    data["sampling"] = None
+    Reader(render(data, "en"))
+
+
+def test_one_stage_negative_curvature_and_gradients_refused():
+    data = analysis()
+    data["stages"] = data["stages"][-1:]
+    data["stages"][0]["spectrum"]["values"][-3:] = [0.0, -0.1, -0.2]
+    data["components"]["gradients"] = {"reason": "Adam: the gradient cannot be worked out"}
+    text = Reader(render(data, "en")).text
+    assert "Gradients are not shown: Adam" in text
+    assert "−0.2" in text
+
+
+def test_a_whole_walk_of_one_point_and_a_net_of_many_layers():
+    data = analysis()
+    data["path"]["points"], data["path"]["steps"] = [[0.0, 0.0]], [0]
+    layer = data["layers"][0]
+    data["layers"] = [
+        {**copy.deepcopy(layer), "layer": f"encoder.layer.{i}.output.dense", "depth": i, "values": [1.0 + i]}
+        for i in range(200)
+    ]
+    page = render(data, "en")
+    assert "the 40 layers of largest curvature out of 200" in Reader(page).text
+    assert "encoder.layer.0.output.dense" in page
+    assert len(page.encode()) < 2_000_000
+
+
+def _folder(tmp_path, data):
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "analysis.json").write_text(json.dumps(data))
+    return tmp_path
+
+
+def test_report_writes_one_file_for_each_language(tmp_path):
+    folder = _folder(tmp_path, analysis())
+    paths = report(folder, languages=("en", "ja"))
+    assert [path.name for path in paths] == ["report.en.html", "report.ja.html"]
+    assert all(path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>") for path in paths)
+    assert 'href="report.ja.html"' in paths[0].read_text(encoding="utf-8")
+    assert 'href="report.ja.html"' not in report(folder)[0].read_text(encoding="utf-8")
+
+
+def test_report_says_what_is_missing(tmp_path):
+    with pytest.raises(RunError, match="not a run"):
+        report(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(RunError, match="has not been analysed; run: thalweg analyse"):
+        report(tmp_path)
+
+
+def test_a_refused_report_leaves_no_file(tmp_path):
+    folder = _folder(tmp_path, analysis())
+    with pytest.raises(InputError, match="'fr'"):
+        report(folder, languages=("en", "fr"))
+    assert list(folder.glob("report*")) == []
+    (folder / "results" / "analysis.json").write_text('{"format": 99}')
+    with pytest.raises(RunError, match="format 99"):
+        report(folder)
+
+
+def test_the_package_alone_imports_neither_matplotlib_nor_jinja2():
+    code = "import sys, thalweg, thalweg.show; sys.exit(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

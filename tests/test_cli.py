@@ -1,0 +1,127 @@
+"""The command line as a person meets it, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TASK = """
+import torch
+from thalweg import Task
+
+def task(width=4):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
+    inputs = torch.randn(30, 3)
+    batches = [(inputs[:20], inputs[:20].sum(1, keepdim=True)), (inputs[20:], inputs[20:].sum(1, keepdim=True))]
+    return Task(model, lambda m, b: torch.nn.functional.mse_loss(m(b[0]), b[1]), batches, batches[1:])
+"""
+
+TRAIN = """
+import sys, torch, thalweg
+from my_task import task
+t = task()
+optimizer = torch.optim.SGD(t.model.parameters(), lr=0.05)
+recorder = thalweg.watch(t.model, optimizer, sys.argv[1])
+for step in range(30):
+    optimizer.zero_grad()
+    t.loss(t.model, t.train[step % 2]).backward()
+    optimizer.step()
+"""
+
+
+def thalweg(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "thalweg", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a user's task and a run that their script recorded without closing the recorder."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "my_task.py").write_text(TASK)
+    (folder / "train.py").write_text(TRAIN)
+    done = subprocess.run([sys.executable, "train.py", "run"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_analyse_and_report_a_users_own_task(recorded: Path) -> None:
+    arguments = ("run", "--task", "my_task.py:task", "--k", "3", "--stages", "2")
+    done = thalweg("analyse", *arguments, "--json", cwd=recorded)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # progress goes to a terminal only
+    result = json.loads(done.stdout)
+    assert len(result["stages"][-1]["spectrum"]["values"]) == 3
+    assert result["command"] == "thalweg analyse run --task my_task.py:task --k 3 --stages 2 --json"
+    kept = json.loads((recorded / "run" / "results" / "analysis.json").read_text())
+    assert {key: result[key] for key in kept} == kept
+    for language in ("en", "ja"):
+        (recorded / "run" / f"report.{language}.html").unlink()
+    (recorded / "my_task.py").rename(recorded / "gone.py")
+    try:
+        again = thalweg("report", "run", "--lang", "ja", cwd=recorded)
+    finally:
+        (recorded / "gone.py").rename(recorded / "my_task.py")
+    assert again.returncode == 0, again.stderr
+    assert "report.ja.html" in again.stdout
+    assert (recorded / "run" / "report.ja.html").is_file()
+    assert not (recorded / "run" / "report.en.html").exists()
+
+
+def test_the_same_seed_gives_the_same_numbers(recorded: Path) -> None:
+    arguments = ("analyse", "run", "--task", "my_task:task", "--k", "2", "--stages", "1", "--json")
+    first, second = (json.loads(thalweg(*arguments, cwd=recorded).stdout) for _ in range(2))
+    for result in (first, second):
+        for key in ("created", "cost"):
+            del result[key]
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["analyse", "nowhere", "--task", "my_task.py:task"], "nowhere is not a run: it does not exist; record one"),
+        (["analyse", "run", "--task", "no_module:task"], "'no_module' does not import"),
+        (["analyse", "run", "--task", "my_task.py:task", "--set", "width=5"], "shape (5, 3), expected (4, 3)"),
+        (["analyse", "run", "--task", "my_task.py:task", "--k", "400"], "k=400"),
+        (["analyse", "run", "--task", "my_task.py:task", "--stages", "20"], "--stages 10"),
+        (["analyse", "run", "--task", "my_task.py:task", "--certify", "maybe"], "certify='maybe'"),
+        (["report", "."], ". is not a run: it has no manifest.json"),
+        (["report", "run", "--lang", "fr"], "fr"),
+        (["analyse", "run"], "--task"),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_the_mend(recorded: Path, arguments: list[str], message: str) -> None:
+    done = thalweg(*arguments, cwd=recorded)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert thalweg("--version", cwd=tmp_path).stdout.strip()
+    shown = thalweg("--help", cwd=tmp_path).stdout
+    assert all(name in shown for name in ("demo", "analyse", "report"))
+
+
+def test_a_short_demo_from_nothing(tmp_path: Path) -> None:
+    done = thalweg("demo", "--out", "demo", "--epochs", "3", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["run"]["parameters"] == 17_226
+    assert result["run"]["rows"] == 69
+    assert [Path(path).name for path in result["reports"]] == ["report.en.html", "report.ja.html"]
+    assert (tmp_path / "demo" / "report.en.html").stat().st_size < 2_000_000

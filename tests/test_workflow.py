@@ -1,0 +1,248 @@
+"""The main job end to end, its numbers recomputed by other means, and held where there is nothing to see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import thalweg as tw
+from tests.conftest import pooled_function
+from thalweg.workflow import Settings, finite, stage_windows
+
+SETTINGS = Settings(k=4, components=(3, 6), stages=2, tol=1e-8, draws=300)
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(4)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def data(seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    teacher = torch.randn(6, 3, generator=torch.Generator().manual_seed(99)).double()
+    batches = []
+    for count in (40, 9, 31):
+        inputs = torch.randn(count, 6, generator=generator).double()
+        batches.append((inputs, (inputs @ teacher).argmax(dim=1)))
+    return batches
+
+
+def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def record(model: nn.Module, folder: Path, steps: int = 60) -> np.ndarray:
+    """Train with a plain loop; the weights after every step and before the first, by hand."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = data()
+    path = [flat(model)]
+    with tw.watch(model, optimizer, folder) as recorder:
+        for step in range(steps):
+            optimizer.zero_grad()
+            loss = cross_entropy(model, batches[step % 3])
+            loss.backward()
+            optimizer.step()
+            recorder.log(loss=loss.item())
+            path.append(flat(model))
+    return np.array(path)
+
+
+def flat(model: nn.Module) -> np.ndarray:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()]).numpy().copy()
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], np.ndarray, nn.Module, Path]:
+    folder = tmp_path_factory.mktemp("workflow") / "run"
+    model = small_net()
+    path = record(model, folder)
+    untrained = small_net()  # the recorded weights are used, not the ones the problem comes with
+    problem = tw.Problem(untrained, cross_entropy, data())
+    held_out = tw.Problem(untrained, cross_entropy, data(1))
+    result = tw.analyse(folder, problem, held_out, settings=SETTINGS, command="the command")
+    return result, path, model, folder
+
+
+def dense(model: nn.Module, weights: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
+    inputs, labels = (torch.cat(parts) for parts in zip(*data(seed), strict=True))
+    total, _ = pooled_function(model, lambda call: nn.functional.cross_entropy(call(inputs), labels))
+    there = torch.as_tensor(weights)
+    return torch.autograd.functional.hessian(total, there).numpy(), float(total(there))
+
+
+def components(points: np.ndarray, count: int) -> np.ndarray:
+    return np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][:count]
+
+
+def test_spectra_and_losses_against_dense(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    assert [stage["step"] for stage in result["stages"]] == [29, 59]
+    for stage in result["stages"]:
+        hessian, loss = dense(model, path[stage["step"] + 1])
+        assert stage["loss"] == pytest.approx(loss, rel=1e-12)
+        np.testing.assert_allclose(stage["spectrum"]["values"], np.linalg.eigvalsh(hessian)[::-1][:4], rtol=1e-9)
+        assert all(stage["spectrum"]["converged"])
+        assert stage["spectrum"]["certificate"] == "complete"
+        assert stage["spectrum"]["complement_searched"]
+    held_out, loss = dense(model, path[-1], seed=1)
+    assert result["loss"]["held_out"] == pytest.approx(loss, rel=1e-12)
+    top = np.linalg.eigh(dense(model, path[-1])[0])[1][:, ::-1][:, :4]
+    np.testing.assert_allclose(result["held_out"]["curvature"], np.diag(top.T @ held_out @ top), rtol=1e-5)
+
+
+def test_every_agreement_against_dense_components(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    seen = set()
+    updates = np.diff(path, axis=0)
+    gradients = -(updates - 0.9 * np.vstack([np.zeros_like(updates[:1]), updates[:-1]])) / 0.1
+    for stage in result["stages"]:
+        top = np.linalg.eigh(dense(model, path[stage["step"] + 1])[0])[1][:, ::-1][:, :4]
+        for row in stage["agreement"]:
+            start, stop = row["window"]
+            points = {
+                "updates": updates[start:stop],
+                "weights": path[start : stop + 1],
+                "gradients": gradients[start:stop],
+            }
+            basis = components(points[row["source"]], row["components"])
+            captured = ((basis @ top) ** 2).sum(axis=0)
+            np.testing.assert_allclose(row["per_direction"], captured, rtol=1e-5, atol=1e-8)
+            assert row["captured"] == pytest.approx(captured.mean(), rel=1e-5)
+            assert row["nulls"]["uniform"]["expected"] == row["components"] / path.shape[1]
+            assert 0 < row["nulls"]["layer_matched"]["p_value"] <= 1
+            seen.add((row["source"], row["components"], row["window_name"]))
+    assert len(seen) == 3 * 2 * 2
+
+
+def test_layers_path_heat_map_and_explained_against_dense(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    hessian, _ = dense(model, path[-1])
+    updates = np.diff(path, axis=0)
+    spans = {"0": slice(0, 56), "2": slice(56, 83)}
+    for record_ in result["layers"]:
+        span = spans[record_["layer"]]
+        assert record_["values"][0] == pytest.approx(np.linalg.eigvalsh(hessian[span, span])[-1], rel=1e-8)
+        assert record_["update_energy"] == pytest.approx((updates[:, span] ** 2).sum() / (updates**2).sum())
+        assert record_["weight_energy"] == pytest.approx((path[-1][span] ** 2).sum() / (path[-1] ** 2).sum())
+    assert sum(r["eigenvector_energy"] for r in result["layers"]) == pytest.approx(1.0)
+    centered = path - path.mean(axis=0)
+    singular = np.linalg.svd(centered, compute_uv=False)
+    shares = singular**2 / (singular**2).sum()
+    np.testing.assert_allclose(result["components"]["weights"]["explained"], shares[:6], rtol=1e-6)
+    plane = components(path, 2)
+    points = np.array(result["path"]["points"])
+    np.testing.assert_allclose(np.abs(points), np.abs((path - path[0]) @ plane.T), atol=1e-6)
+    assert result["path"]["steps"] == list(range(-1, 60))
+    top = np.linalg.eigh(hessian)[1][:, ::-1][:, :4]
+    np.testing.assert_allclose(
+        result["heat_map"]["squared"], (top.T @ components(updates[30:], 4).T) ** 2, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_what_was_kept_is_what_was_returned(analysed: Any) -> None:
+    result, _, _, folder = analysed
+    run = tw.open_run(folder)
+    assert run.load("analysis") == result
+    assert json.loads((folder / "results" / "analysis.json").read_text()) == result
+    kept = run.load_directions("eigenvectors")
+    assert kept.values is not None
+    np.testing.assert_array_equal(kept.values, result["stages"][-1]["spectrum"]["values"])
+    assert result["command"] == "the command"
+    assert result["cost"]["products"] > 0
+
+
+def test_training_on_a_task_agrees_with_its_curvature(analysed: Any) -> None:
+    result = analysed[0]
+    assert result["verdict"]["word"] == "agreement"
+    assert result["verdict"]["captured"] > 5 * result["verdict"]["layer_matched"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_random_walk_is_not_called_a_finding(tmp_path: Path, seed: int) -> None:
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(seed)
+    with tw.watch(model, optimizer, tmp_path / "walk"):
+        for _ in range(40):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            optimizer.step()
+    problem = tw.Problem(model, cross_entropy, data())
+    result = tw.analyse(tmp_path / "walk", problem, settings=Settings(k=4, components=(3,), stages=1, draws=300))
+    assert result["components"]["weights"]["explained"][0] > 0.4  # the picture looks like a finding
+    assert result["verdict"]["word"] == "no agreement"
+
+
+def test_batch_norm_statistics_are_the_recorded_ones(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    fresh = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    record(model, tmp_path / "run", steps=20)
+    trained = tw.Problem(model, cross_entropy, data())
+    result = tw.analyse(
+        tmp_path / "run", tw.Problem(fresh, cross_entropy, data()), settings=Settings(k=2, components=(2,), stages=1)
+    )
+    assert result["stages"][0]["exact"]
+    assert result["loss"]["train"] == pytest.approx(trained.loss(), rel=1e-12)
+    assert float(fresh[1].running_mean.abs().max()) == 0.0  # the user's model was not touched
+
+
+def test_a_classifier_with_padded_unequal_batches(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12,
+        max_position_embeddings=16, num_labels=3,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for count, length in ((5, 9), (1, 4), (7, 12)):
+        real = torch.randint(2, length + 1, (count, 1), generator=generator)
+        mask = (torch.arange(length)[None, :] < real).long()
+        ids = torch.randint(1, 30, (count, length), generator=generator) * mask
+        labels = torch.randint(0, 3, (count,), generator=generator)
+        batches.append(transformers.BatchEncoding({"input_ids": ids, "attention_mask": mask, "labels": labels}))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    with tw.watch(model, optimizer, tmp_path / "run"):
+        for step in range(12):
+            optimizer.zero_grad()
+            model(**batches[step % 3]).loss.backward()
+            optimizer.step()
+    result = tw.analyse(
+        tmp_path / "run", tw.Problem(model, None, batches), settings=Settings(k=2, components=(3,), stages=1, draws=50)
+    )
+    assert result["problem"]["samples"] == 13
+    assert all(result["stages"][0]["spectrum"]["converged"])
+    assert "torch.optim.SGD only" in result["components"]["gradients"]["reason"]
+    assert {row["source"] for row in result["stages"][0]["agreement"]} == {"updates", "weights"}
+
+
+def test_another_models_problem_is_refused(analysed: Any) -> None:
+    folder = analysed[3]
+    other = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)).double()
+    with pytest.raises(tw.InputError, match=r"'0\.weight' of shape \(9, 6\), expected \(8, 6\)"):
+        tw.analyse(folder, tw.Problem(other, cross_entropy, data()))
+
+
+def test_too_short_a_run_says_so(tmp_path: Path) -> None:
+    model = small_net()
+    record(model, tmp_path / "run", steps=4)
+    problem = tw.Problem(model, cross_entropy, data())
+    with pytest.raises(tw.InputError, match=r"stages=3 of 4 recorded rows.*--stages 1"):
+        tw.analyse(tmp_path / "run", problem)
+
+
+def test_windows_cover_the_run_without_overlap(analysed: Any) -> None:
+    trajectory = tw.open_run(analysed[3]).trajectory
+    assert stage_windows(trajectory, 4) == [(0, 15), (15, 30), (30, 45), (45, 60)]
+
+
+def test_json_holds_no_infinities() -> None:
+    assert finite({"a": [1.0, float("nan")], "b": (float("inf"), "x", 3)}) == {"a": [1.0, None], "b": [None, "x", 3]}
