@@ -117,7 +117,7 @@ def true_products(
         value = total(flat)
         (gradient,) = torch.autograd.grad(value, flat, create_graph=True)
         products = [torch.autograd.grad(gradient, flat, column, retain_graph=True)[0] for column in vectors.T]
-        return float(value), gradient.detach(), torch.stack(products, dim=1)
+        return float(value.detach()), gradient.detach(), torch.stack(products, dim=1)
 
 
 # -- spectra -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,11 @@ class DenseRows(Rows):
         return coefficients.to(self.tensor) @ self.tensor
 
     def grams(self) -> Tensor:
-        """Float64 `(layers, k, k)`; without a space the whole vector counts as one layer."""
+        """Float64 `(layers, k, k)`; without a space the whole vector counts as one layer. Computed once."""
+        return self._grams
+
+    @cached_property
+    def _grams(self) -> Tensor:
         spans = [layer.span for layer in self.space.layers] if self.space else [slice(None)]
         return torch.stack([inner_products(self.tensor[:, s], self.tensor[:, s]) for s in spans])
 

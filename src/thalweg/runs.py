@@ -15,6 +15,7 @@ whole or not at all: they are written aside, synced and renamed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -60,9 +61,9 @@ class Run(Generic[T]):
         return self.read_trajectory(self.folder, self.manifest)
 
     def save(self, name: str, value: Mapping[str, Any]) -> Path:
-        """Keep a result under a name: plain JSON values, where None stands for what is not finite."""
+        """Keep a result under a name: plain JSON values; what is not finite becomes None."""
         path = self._path(name, ".json")
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(path, (text + "\n").encode())
         return path
 
@@ -131,6 +132,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read ({error}); it is damaged or no file of thalweg") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} holds {type(value).__name__}, expected an object; it is no file of thalweg")
+    return value
+
+
+def finite(value: Any) -> Any:
+    """The same values with None in place of what JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 

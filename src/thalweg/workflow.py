@@ -6,11 +6,9 @@ and returns it. The report reads nothing else.
 
 from __future__ import annotations
 
-import itertools
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,6 +22,7 @@ from thalweg.analysis.layers import layer_spectra
 from thalweg.analysis.overlap import overlap
 from thalweg.analysis.random_walk import random_walk
 from thalweg.analysis.sampling import halves
+from thalweg.analysis.stages import stage_name, stage_windows
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
@@ -135,7 +134,7 @@ def analyse(
         "gradient_seconds": measure.gradient_seconds,
         "peak_memory_bytes": _peak_memory(),
     }
-    run.save("analysis", finite(result))
+    run.save("analysis", result)
     return run.load("analysis")
 
 
@@ -383,34 +382,6 @@ class _Measurement:
         return out
 
 
-# -- pure parts --------------------------------------------------------------------------------------------------
-
-
-def stage_windows(trajectory: Trajectory, stages: int) -> list[Window]:
-    """The recorded steps cut into equal windows of whole rows, after the last gap.
-
-    Raises:
-        InputError: if there are fewer than three rows for each stage.
-    """
-    start = max((gap[1] for gap in trajectory.gaps if gap[1] <= int(trajectory.steps[-1])), default=0)
-    rows = trajectory.rows_in((start, int(trajectory.steps[-1]) + 1))
-    if stages < 1 or len(rows) < 3 * stages:
-        raise InputError(
-            f"stages={stages} of {len(rows)} recorded rows leave fewer than 3 rows for each; "
-            f"use --stages {max(1, len(rows) // 3)} or record longer"
-        )
-    cuts = [len(rows) * i // stages for i in range(stages + 1)]
-    first, last = trajectory.starts[rows], trajectory.steps[rows]
-    return [(int(first[a]), int(last[b - 1]) + 1) for a, b in itertools.pairwise(cuts)]
-
-
-def stage_name(number: int, stages: int) -> str:
-    """early, middle, late for three stages; numbers otherwise; the last of one is final."""
-    if stages == 1:
-        return "final"
-    return ("early", "middle", "late")[number] if stages == 3 else f"{number + 1} of {stages}"
-
-
 def describe_run(run: Run[Trajectory]) -> dict[str, Any]:
     """What was recorded, as plain values."""
     trajectory = run.trajectory
@@ -429,17 +400,6 @@ def describe_run(run: Run[Trajectory]) -> dict[str, Any]:
         "damaged": [list(pair) for pair in trajectory.damaged],
         "gaps": [list(gap) for gap in trajectory.gaps],
     }
-
-
-def finite(value: Any) -> Any:
-    """The same values with None in place of what JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _peak_memory() -> int | None:

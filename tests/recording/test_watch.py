@@ -178,6 +178,9 @@ def test_the_manifest_says_what_the_run_is(record):
     assert group["parameters"] == ["0.weight", "0.bias", "2.weight", "2.bias"]
     assert manifest["optimizer"]["state_at_start"] is False
     assert manifest["pid"] == os.getpid()
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert set(manifest["dtypes"].values()) == {"float32"}
+    assert list(manifest["dtypes"]) == [entry["name"] for entry in manifest["space"]["parameters"]]
     assert json.loads((seen.folder / "closed.json").read_text())["reason"] == "closed"
 
 

@@ -41,7 +41,9 @@ def test_a_function_in_a_file(task_file: Path) -> None:
 
 
 def test_a_function_in_a_module() -> None:
-    assert load_task("thalweg.tasks.digits:digits_task", {"hidden": (4,)}).problem().space.size == 64 * 4 + 4 + 4 * 10 + 10
+    assert (
+        load_task("thalweg.tasks.digits:digits_task", {"hidden": (4,)}).problem().space.size == 64 * 4 + 4 + 4 * 10 + 10
+    )
 
 
 @pytest.mark.parametrize(

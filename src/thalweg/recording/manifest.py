@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from thalweg.recording.store import DTYPES, SEGMENTS, own_segment_files
 from thalweg.recording.writer import FolderLock
 from thalweg.runs import FORMAT, MANIFEST, write_atomically
 from thalweg.space import ParameterSpace, plain_name
+from thalweg.version import __version__
 
 CLOSED = "closed.json"
 
@@ -120,13 +120,16 @@ def describe(model: nn.Module, optimizer: Optimizer, space: ParameterSpace, dtyp
     return {
         "format": FORMAT,
         "run": uuid.uuid4().hex,
-        "versions": {"thalweg": _version(), "torch": str(torch.__version__), "python": platform.python_version()},
+        "versions": {"thalweg": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "created": now(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "space": space.to_json(),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
+        "dtypes": {
+            name: dtype_name(tensor.dtype) for name, tensor in zip(space.names, space.tensors(model), strict=True)
+        },
         "buffers": [plain_name(name) for name, buffer in model.named_buffers() if storable(buffer)],
         "optimizer": describe_optimizer(model, optimizer),
     }
@@ -147,6 +150,11 @@ def describe_optimizer(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
     }
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """`torch.float32` as "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def storable(buffer: Tensor) -> bool:
     """Whether a segment can hold this buffer."""
     return buffer.layout == torch.strided and buffer.dtype in DTYPES and not buffer.is_meta
@@ -160,10 +168,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     return value if value is None or isinstance(value, (bool, int, str)) else str(type(value).__name__)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("thalweg")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

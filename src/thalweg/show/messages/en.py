@@ -104,7 +104,8 @@ TEXTS = {
     "path.later": "later",
     "path.what": "Each point is the whole network at one step; both axes of a picture use one scale, in units of "
     "weight distance.",
-    "path.null": "The random walk beside it: steps of this run’s lengths in independent directions, treated in the same way.",
+    "path.null": "The random walk beside it: steps of this run’s lengths in independent directions, treated in "
+    "the same way.",
     "path.how": "Principal components of the recorded weights about their mean, from the inner products of the "
     "updates.",
     "path.not": "The loss off this curve, and any movement outside the plane. Bends and turns here are typical of any "

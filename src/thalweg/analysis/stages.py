@@ -1,0 +1,33 @@
+"""The stages of a training: equal windows of its recorded steps, at whose ends the curvature is measured."""
+
+from __future__ import annotations
+
+import itertools
+
+from thalweg.errors import InputError
+from thalweg.recording.trajectory import Trajectory, Window
+
+
+def stage_windows(trajectory: Trajectory, stages: int) -> list[Window]:
+    """The recorded steps cut into equal windows of whole rows, after the last gap.
+
+    Raises:
+        InputError: if there are fewer than three rows for each stage.
+    """
+    start = max((gap[1] for gap in trajectory.gaps if gap[1] <= int(trajectory.steps[-1])), default=0)
+    rows = trajectory.rows_in((start, int(trajectory.steps[-1]) + 1))
+    if stages < 1 or len(rows) < 3 * stages:
+        raise InputError(
+            f"stages={stages} of {len(rows)} recorded rows leave fewer than 3 rows for each; "
+            f"use --stages {max(1, len(rows) // 3)} or record longer"
+        )
+    cuts = [len(rows) * i // stages for i in range(stages + 1)]
+    first, last = trajectory.starts[rows], trajectory.steps[rows]
+    return [(int(first[a]), int(last[b - 1]) + 1) for a, b in itertools.pairwise(cuts)]
+
+
+def stage_name(number: int, stages: int) -> str:
+    """early, middle, late for three stages; numbers otherwise; the last of one is final."""
+    if stages == 1:
+        return "final"
+    return ("early", "middle", "late")[number] if stages == 3 else f"{number + 1} of {stages}"
