@@ -267,8 +267,8 @@ TEXTS = {
     "limits.mode": "The loss was taken in {mode} mode: dropout off, batch statistics frozen.",
     "limits.point": "Eigenvectors belong to one point, the weights at the stated step. They turn as training goes on.",
     "limits.loss": "Loss at the end: {train} on the analysed data; held-out data were not given.",
-    "limits.loss_both": "Loss at the end: {train} on the analysed data and {held_out} on held-out data. Curvature was "
-    "measured on the former only.",
+    "limits.loss_both": "Loss at the end: {train} on the analysed data and {held_out} on held-out data. Overlaps and "
+    "layers speak of the former only.",
     "limits.gradient": "The gradient’s norm there is {norm}; at a minimum it would be zero.",
     # again
     "again.title": "How to make it again",
