@@ -30,7 +30,8 @@ from tests.conftest import (
     true_products,
 )
 from thalweg.errors import InputError, NotDeterministicError
-from thalweg.problem import LabelCount, Loss, Problem, Task
+from thalweg.model_loss import LabelCount
+from thalweg.problem import Loss, Problem, Task
 from thalweg.space import ParameterSpace
 
 EXACT = 1e-12

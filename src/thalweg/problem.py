@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from thalweg.batches import Half, fingerprint, sample_count, to_device
 from thalweg.errors import InputError, NotDeterministicError
 from thalweg.evaluation import evaluating
+from thalweg.model_loss import LabelCount, model_loss
 from thalweg.operators.base import Term
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.space import LayerChoice, ParameterSpace, measure_depths, unwrapped
@@ -367,49 +368,6 @@ class Problem:
         raise NotDeterministicError(
             "the data was empty when read again; an iterator can be read once, give a list or a DataLoader"
         )
-
-
-def model_loss(model: nn.Module, batch: Any) -> Tensor:
-    """The loss that a HuggingFace model computes by itself.
-
-    Raises:
-        InputError: if the model's output has none.
-    """
-    if not (isinstance(batch, Mapping) or hasattr(batch, "keys")):
-        raise InputError(
-            f"no loss was given and a batch is a {type(batch).__name__}; give Problem(model, loss, data) with "
-            "loss(model, batch), or batches that are dictionaries for a model that computes its loss itself"
-        )
-    output = model(**batch)
-    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    if loss is None:
-        raise InputError(
-            f"{type(model).__name__} returned no loss; put 'labels' into the batch, or give loss(model, batch)"
-        )
-    assert isinstance(loss, Tensor)
-    return loss
-
-
-class LabelCount:
-    """The weight of a batch for a model that computes its own loss.
-
-    One label for each token: the number of labels that are not -100 (for a causal language model without the first
-    of each row, which nothing predicts). Otherwise the number of samples.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        base = getattr(model, "get_base_model", lambda: model)()
-        name = type(base).__name__
-        self.causal = getattr(base, "loss_type", None) == "ForCausalLM" or name.endswith(("ForCausalLM", "LMHeadModel"))
-
-    def __call__(self, batch: Any) -> float:
-        """The batch's weight."""
-        # what is no mapping is refused by `model_loss`, with a message of its own
-        labels = batch["labels"] if hasattr(batch, "keys") and "labels" in batch.keys() else None  # noqa: SIM118
-        if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
-            return float(sample_count(batch))
-        counted = labels[:, 1:] if self.causal else labels
-        return float((counted != -100).sum())
 
 
 def _samples_or_one(batch: Any) -> int:

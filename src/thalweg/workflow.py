@@ -6,11 +6,9 @@ and returns it. The report reads nothing else.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from thalweg.analysis.overlap import overlap
 from thalweg.analysis.random_walk import random_walk
 from thalweg.analysis.sampling import halves
 from thalweg.analysis.stages import stage_name, stage_windows
+from thalweg.costs import Costs, peak_memory
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
@@ -71,21 +70,6 @@ class Settings:
     draws: int = 1000
 
 
-@dataclass
-class Costs:
-    """Seconds by part, and products spent."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    products: int = 0
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Add the time spent in here to a part."""
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-
 def analyse(
     run: str | Path | Run[Trajectory],
     problem: Problem,
@@ -132,7 +116,7 @@ def analyse(
         "seconds": costs.seconds,
         "products": costs.products,
         "gradient_seconds": measure.gradient_seconds,
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
     run.save("analysis", result)
     return run.load("analysis")
@@ -400,13 +384,3 @@ def describe_run(run: Run[Trajectory]) -> dict[str, Any]:
         "damaged": [list(pair) for pair in trajectory.damaged],
         "gaps": [list(gap) for gap in trajectory.gaps],
     }
-
-
-def _peak_memory() -> int | None:
-    """Most memory this process ever held, in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # no such module on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

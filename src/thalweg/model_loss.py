@@ -1,0 +1,54 @@
+"""Models that compute their own loss, as HuggingFace's do: the loss, and what a batch weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from thalweg.batches import sample_count
+from thalweg.errors import InputError
+
+
+def model_loss(model: nn.Module, batch: Any) -> Tensor:
+    """The loss that a HuggingFace model computes by itself.
+
+    Raises:
+        InputError: if the model's output has none.
+    """
+    if not (isinstance(batch, Mapping) or hasattr(batch, "keys")):
+        raise InputError(
+            f"no loss was given and a batch is a {type(batch).__name__}; give Problem(model, loss, data) with "
+            "loss(model, batch), or batches that are dictionaries for a model that computes its loss itself"
+        )
+    output = model(**batch)
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise InputError(
+            f"{type(model).__name__} returned no loss; put 'labels' into the batch, or give loss(model, batch)"
+        )
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+class LabelCount:
+    """The weight of a batch for a model that computes its own loss.
+
+    One label for each token: the number of labels that are not -100 (for a causal language model without the first
+    of each row, which nothing predicts). Otherwise the number of samples.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        base = getattr(model, "get_base_model", lambda: model)()
+        name = type(base).__name__
+        self.causal = getattr(base, "loss_type", None) == "ForCausalLM" or name.endswith(("ForCausalLM", "LMHeadModel"))
+
+    def __call__(self, batch: Any) -> float:
+        """The batch's weight."""
+        # what is no mapping is refused by `model_loss`, with a message of its own
+        labels = batch["labels"] if hasattr(batch, "keys") and "labels" in batch.keys() else None  # noqa: SIM118
+        if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
+            return float(sample_count(batch))
+        counted = labels[:, 1:] if self.causal else labels
+        return float((counted != -100).sum())
