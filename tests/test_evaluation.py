@@ -82,3 +82,36 @@ def test_inside_gradients_and_the_math_backend_are_on_and_autocast_is_off() -> N
         assert not any(module.training for module in model.modules())
     with torch.inference_mode(), evaluating(model):
         assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(
+    ("make", "shape"), [(nn.BatchNorm1d, (5, 3)), (nn.BatchNorm1d, (5, 3, 4)), (nn.BatchNorm2d, (5, 3, 2, 4))]
+)
+def test_batch_norm_is_its_affine_map(make: type[nn.Module], shape: tuple[int, ...], affine: bool) -> None:
+    torch.manual_seed(0)
+    norm = make(3, affine=affine).double()
+    for _ in range(3):
+        norm(2 * torch.randn(shape).double() + 1)
+    inputs = torch.randn(shape).double()
+    norm.eval()
+    expected = norm(inputs)
+    norm.train()
+    with evaluating(norm):
+        assert "forward" in vars(norm)
+        torch.testing.assert_close(norm(inputs), expected, rtol=1e-13, atol=1e-13)
+        with pytest.raises(ValueError, match="expected"):
+            norm(torch.zeros(2, 2, 2, 2, 2, 2).double())
+    assert "forward" not in vars(norm)
+    assert norm.training
+
+
+def test_other_batch_norms_compute_as_they_are() -> None:
+    class Shifted(nn.BatchNorm1d):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return super().forward(inputs) + 1
+
+    batch_statistics = nn.BatchNorm1d(2, track_running_stats=False)
+    for module in (Shifted(2), batch_statistics):
+        with evaluating(module):
+            assert "forward" not in vars(module)

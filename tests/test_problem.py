@@ -30,9 +30,10 @@ from tests.conftest import (
     true_products,
 )
 from thalweg.errors import InputError, NotDeterministicError
-from thalweg.model_loss import LabelCount
-from thalweg.problem import Loss, Problem, Task
+from thalweg.losses import LabelCount, Loss
+from thalweg.problem import Problem
 from thalweg.space import ParameterSpace
+from thalweg.task import Task
 
 EXACT = 1e-12
 
@@ -171,6 +172,7 @@ def test_describe_says_what_was_measured_on() -> None:
         "reduction": "mean",
         "mode": "evaluation",
         "parameters": 43,
+        "precision": "as given",
     }
 
 
@@ -673,3 +675,19 @@ def test_a_compiled_model_is_unwrapped() -> None:
     assert problem.model is case.model
     assert problem.space.names == ParameterSpace.of(case.model).names
     assert relative_error(problem.gradient(), case.truth.gradient) < EXACT
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_parameters_are_worked_on_in_float32(dtype: torch.dtype) -> None:
+    case = small_case()
+    narrow = copy.deepcopy(case.model).to(dtype)
+    batches = [(inputs.to(dtype), labels) for inputs, labels in case.batches]
+    problem = Problem(narrow, classify, batches)
+    assert problem.describe()["precision"] == f"float32 copy of {str(dtype).removeprefix('torch.')} parameters"
+    assert {tensor.dtype for tensor in narrow.parameters()} == {dtype}
+    wide = copy.deepcopy(narrow).double()
+    exact = Problem(wide, classify, [(inputs.double(), labels) for inputs, labels in batches])
+    vector = random_vector(problem.space.size)
+    assert relative_error(problem.hessian() @ vector, exact.hessian() @ vector) < 1e-5
+    assert problem.hessian().dtype == torch.float32
+    assert exact.describe()["precision"] == "as given"

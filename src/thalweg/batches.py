@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return map_batch(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch)
 
 
+def widened(leaf: Any) -> Any:
+    """A leaf in float32 if it is a tensor of 16-bit floating-point numbers."""
+    return leaf.float() if isinstance(leaf, Tensor) and leaf.dtype in (torch.bfloat16, torch.float16) else leaf
+
+
 def sample_count(batch: Any) -> int:
     """Number of samples: the length of the first tensor or array that has one.
 
@@ -88,6 +93,68 @@ def fingerprint(batch: Any) -> int:
         else:
             code = zlib.crc32(repr(leaf).encode() if isinstance(leaf, (str, int, float, bool)) else b"?", code)
     return code
+
+
+def joined(batches: Sequence[Any]) -> Any:
+    """Several batches as one, sample after sample, or None where their shapes or other contents forbid it."""
+    first, counts = batches[0], [sample_count(batch) for batch in batches]
+    if len(batches) == 1:
+        return first
+    columns = [list(leaves(batch)) for batch in batches]
+    if len({len(column) for column in columns}) != 1:
+        return None
+    merged = []
+    for column in zip(*columns, strict=True):
+        tensors = [leaf for leaf in column if isinstance(leaf, Tensor)]
+        alike = len({(leaf.dtype, leaf.shape[1:], leaf.device) for leaf in tensors if leaf.ndim}) == 1
+        if len(tensors) < len(column) or not alike or [leaf.shape[0] for leaf in tensors if leaf.ndim] != counts:
+            return None  # numbers, strings, other shapes: what belongs to a batch as a whole stays with it
+        merged.append(torch.cat(tensors))
+    pieces = iter(merged)
+    return map_batch(lambda leaf: next(pieces), first)
+
+
+def divisible(batch: Any) -> bool:
+    """Whether every leaf of a batch is a tensor with one row for each sample, so that rows can be told apart."""
+    count = sample_count(batch)
+    return all(isinstance(leaf, Tensor) and leaf.ndim >= 1 and leaf.shape[0] == count for leaf in leaves(batch))
+
+
+def rows(batch: Any, start: int, stop: int) -> Any:
+    """The samples `start` to `stop` of a divisible batch, as views."""
+    return map_batch(lambda leaf: leaf[start:stop], batch)
+
+
+class Chunks:
+    """The same samples in the same order, in chunks of `size`; batches are cut and joined where their shapes allow.
+
+    Iterating again gives the same chunks. Batches that cannot be cut are passed on as they are.
+    """
+
+    def __init__(self, data: Iterable[Any], size: int) -> None:
+        self.data = data
+        self.size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        waiting: Any = None
+        for batch in self.data:
+            if not divisible(batch):
+                if waiting is not None:
+                    yield waiting
+                    waiting = None
+                yield batch
+                continue
+            together = batch if waiting is None else joined([waiting, batch])
+            if together is None:
+                yield waiting
+                together = batch
+            count = sample_count(together)
+            whole = count // self.size * self.size
+            for start in range(0, whole, self.size):
+                yield rows(together, start, start + self.size)
+            waiting = rows(together, whole, count) if whole < count else None
+        if waiting is not None:
+            yield waiting
 
 
 class Half:

@@ -8,6 +8,7 @@ unless `weight=` says otherwise; a plain mean of batch means would belong to oth
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,70 +19,33 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from thalweg.batches import Half, fingerprint, sample_count, to_device
+from thalweg.batches import Chunks, Half, divisible, fingerprint, map_batch, sample_count, to_device, widened
 from thalweg.errors import InputError, NotDeterministicError
-from thalweg.evaluation import evaluating
-from thalweg.model_loss import LabelCount, model_loss
-from thalweg.operators.base import Term
-from thalweg.operators.hessian import GradientGraphs, HessianOperator
+from thalweg.evaluation import evaluating, in_full_precision
+from thalweg.losses import LabelCount, Loss, Reduction, model_loss
+from thalweg.operators.base import Term, loss_and_gradient
+from thalweg.operators.chunking import choose_chunks
+from thalweg.operators.fisher import (
+    Distribution,
+    EmpiricalFisherOperator,
+    FisherOperator,
+    GradientCovarianceOperator,
+    SampleLosses,
+    distribution_curvature,
+    recognised,
+)
+from thalweg.operators.gauss_newton import (
+    Curvature,
+    Evaluate,
+    GaussNewtonOperator,
+    OutputGraphs,
+    OutputKind,
+    checked_output,
+    criterion_curvature,
+)
+from thalweg.operators.graphs import KeptGraphs
+from thalweg.operators.hessian import GradientGraphs, HessianOperator, gradient_graphs
 from thalweg.space import LayerChoice, ParameterSpace, measure_depths, unwrapped
-
-Reduction = Literal["mean", "sum"]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss in two parts, which curvature of the model's output needs to see apart.
-
-    Attributes:
-        output: `(model, batch) -> tensor`, what the model predicts.
-        criterion: `(output, batch) -> scalar`.
-        weight: `batch -> number`, the batch's weight; its number of samples unless given.
-    """
-
-    output: Callable[[nn.Module, Any], Tensor]
-    criterion: Callable[[Tensor, Any], Tensor]
-    weight: Callable[[Any], float] | None = None
-
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
-        """The batch's scalar loss."""
-        return self.criterion(self.output(model, batch), batch)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A user's model, loss and data, for the command line and for trials.
-
-    Attributes:
-        model: the network.
-        loss: as `Problem` takes it; None for a HuggingFace model.
-        train: batches to measure on, in a fixed order.
-        held_out: batches that training never saw, or None.
-        optimizer: makes the optimizer from the model.
-        evaluate: `model -> dict of numbers`, the user's own measures.
-        reduction: whether a batch loss is a mean or a sum.
-        weight: `batch -> number`.
-    """
-
-    model: nn.Module
-    loss: Any
-    train: Iterable[Any]
-    held_out: Iterable[Any] | None = None
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
-    reduction: Reduction = "mean"
-    weight: Callable[[Any], float] | None = None
-
-    def problem(self, held_out: bool = False) -> Problem:
-        """The problem on the training data, or on the held-out data.
-
-        Raises:
-            InputError: if held-out data is asked for and there is none.
-        """
-        data = self.held_out if held_out else self.train
-        if data is None:
-            raise InputError("this task has no held-out data; give Task(..., held_out=batches)")
-        return Problem(self.model, self.loss, data, reduction=self.reduction, weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -97,7 +61,8 @@ class Problem:
     """Model, loss and data at the model's present weights: loss, gradient and operators.
 
     Args:
-        model: any module; the user's own, worked on in evaluation mode and given back as it was.
+        model: any module; the user's own, worked on in evaluation mode and given back as it was. A model with 16-bit
+            parameters is worked on as a float32 copy, as it is now; `describe()` says so.
         loss: `loss(model, batch) -> scalar`, or a `Loss`; None for a model whose output has `.loss`
             (HuggingFace), called as `model(**batch)`.
         data: any re-iterable of batches in a fixed order: a list, or a DataLoader with shuffle=False.
@@ -125,7 +90,7 @@ class Problem:
             raise InputError("no data was given; Problem(model, loss, data) takes any re-iterable of batches")
         if reduction not in ("mean", "sum"):
             raise InputError(f"reduction={reduction!r} is unknown; a batch loss is a 'mean' or a 'sum'")
-        self.model = unwrapped(model)
+        self.model, self.precision = in_full_precision(unwrapped(model))
         self.data = data
         self.reduction: Reduction = reduction
         self.allow_random = allow_random
@@ -154,15 +119,7 @@ class Problem:
 
     def gradient(self) -> Tensor:
         """The gradient `(P,)` of the weighted mean loss; zeros for parameters that the loss does not use."""
-        parameters = self.parameters()
-        total = [torch.zeros_like(p) for p in parameters]
-        with self.evaluating():
-            for term in self.terms():
-                pieces = torch.autograd.grad(term.loss(), parameters, allow_unused=True)
-                for sums, piece in zip(total, pieces, strict=True):
-                    if piece is not None:
-                        sums.detach().add_(piece, alpha=term.coefficient)
-        return self.space.flatten(dict(zip(self.space.names, total, strict=True)))
+        return self.space.flatten(dict(zip(self.space.names, loss_and_gradient(self).gradients, strict=True)))
 
     def loss_along(self, direction: Tensor, distances: Sequence[float] | Tensor) -> Tensor:
         """The loss at `weights + distance * direction` for each distance.
@@ -239,19 +196,200 @@ class Problem:
 
     # -- operators -----------------------------------------------------------------------------------------
 
-    def graphs(self, memory_budget: int | None = None) -> GradientGraphs:
-        """Gradient graphs that several operators can share."""
-        return GradientGraphs(self, memory_budget)
+    def graphs(
+        self,
+        memory_budget: int | None = None,
+        layers: LayerChoice | None = None,
+        chunk: int | Literal["auto"] | None = "auto",
+    ) -> GradientGraphs:
+        """Gradient graphs that several operators can share; arguments as for `hessian`."""
+        losses, chunking = choose_chunks(self, chunk)
+        return gradient_graphs(losses, memory_budget, layers, chunking)
 
-    def hessian(self, layers: LayerChoice | None = None, memory_budget: int | None = None) -> HessianOperator:
+    def hessian(
+        self,
+        layers: LayerChoice | None = None,
+        memory_budget: int | None = None,
+        chunk: int | Literal["auto"] | None = "auto",
+    ) -> HessianOperator:
         """The Hessian at the present weights, or its block on some layers.
 
         Args:
             layers: a glob ("h.*"), several, or a function of the layer's name.
             memory_budget: bytes for kept gradient graphs; half of what is free unless given.
+            chunk: samples that go through the network at once. "auto" times a few sizes where products are slow enough
+                for that to pay, None keeps the batches as given. Another size than the batches' is used only if loss
+                and gradient come out the same to 1e-5; the operator's `describe()` says what was used and why.
+
+        Raises:
+            InputError: if `layers` matches nothing, or `chunk` is no size.
         """
         self.space.chosen(layers)
-        return HessianOperator(self.graphs(memory_budget), layers)
+        _check_chunk(chunk)
+        return HessianOperator(self.graphs(memory_budget, layers, chunk), layers)
+
+    def gauss_newton(
+        self,
+        layers: LayerChoice | None = None,
+        memory_budget: int | None = None,
+        chunk: int | Literal["auto"] | None = "auto",
+    ) -> GaussNewtonOperator:
+        """The generalised Gauss-Newton matrix `sum_b c_b J_bᵀ (∇² criterion_b) J_b`, or its block on some layers.
+
+        Exact for any criterion with a second derivative. The Hessian without the curvature of the model itself.
+
+        Args:
+            layers: a glob ("h.*"), several, or a function of the layer's name.
+            memory_budget: bytes for kept graphs; half of what is free unless given.
+            chunk: as for `hessian`.
+
+        Raises:
+            InputError: if the problem's loss is no `tw.Loss`, its output no tensor, or `layers` matches nothing.
+        """
+        parts = self._parts("problem.gauss_newton()")
+
+        def evaluate(term: Term) -> tuple[Tensor, Curvature]:
+            batch = self._prepared(term.batch, self.device)
+            output = checked_output(parts.output(self.model, batch))
+            criterion = lambda here: parts.criterion(here, batch)  # noqa: E731
+            return output, criterion_curvature(output, criterion, term.coefficient, self.parameters())
+
+        return GaussNewtonOperator(self._output_graphs(evaluate, layers, memory_budget, chunk, "gauss_newton"))
+
+    def fisher(
+        self,
+        layers: LayerChoice | None = None,
+        memory_budget: int | None = None,
+        chunk: int | Literal["auto"] | None = "auto",
+        *,
+        distribution: Distribution | None = None,
+        axis: int = -1,
+    ) -> FisherOperator:
+        """The Fisher information of the model's predictive distribution, or its block on some layers.
+
+        `sum_b c_b J_bᵀ F_b J_b` with F_b in closed form: the expectation over the model's own labels is exact (Martens
+        2020, JMLR 21(146)). It equals the Gauss-Newton matrix if the criterion is the distribution's negative
+        log-likelihood; for `mse_loss` on C outputs, which is 2/C of it, `gauss_newton` is 2/C of this.
+
+        Args:
+            layers: a glob ("h.*"), several, or a function of the layer's name.
+            memory_budget: bytes for kept graphs; half of what is free unless given.
+            chunk: as for `hessian`.
+            distribution: "categorical" (a softmax over `axis`; the mean is over all other axes) or "gaussian" (unit
+                variance; the mean is over the first axis). Unless given it is read off the criterion's curvature.
+            axis: of the classes.
+
+        Raises:
+            InputError: if the problem's loss is no `tw.Loss`, or the distribution is unknown or cannot be told.
+        """
+        parts, mean = self._parts("problem.fisher()"), self.reduction == "mean"
+        found: dict[str, None] = {}
+
+        def evaluate(term: Term) -> tuple[Tensor, Curvature]:
+            batch = self._prepared(term.batch, self.device)
+            output = checked_output(parts.output(self.model, batch))
+            # for each batch: a mask that the criterion knows of may leave the first one whole
+            named = distribution or recognised(output, lambda here: parts.criterion(here, batch), mean, axis)
+            found.setdefault(named)
+            return output, distribution_curvature(output, named, term.coefficient, mean, axis)
+
+        graphs = self._output_graphs(evaluate, layers, memory_budget, chunk, "fisher")
+        source = "criterion" if distribution is None else "user"
+        return FisherOperator(graphs, distribution=", ".join(found), distribution_from=source)
+
+    def empirical_fisher(
+        self,
+        layers: LayerChoice | None = None,
+        memory_budget: int | None = None,
+        chunk: int | Literal["auto"] | None = "auto",
+    ) -> EmpiricalFisherOperator:
+        """The empirical Fisher `sum_n p_n g_n g_nᵀ` of gradients of single samples, or its block on some layers.
+
+        With a `tw.Loss` whose output has a row for each sample, a product costs as much as one of the Gauss-Newton
+        matrix. With any other loss each sample goes through the model alone: exact, and slow. `describe()` says which.
+
+        Args:
+            layers: a glob ("h.*"), several, or a function of the layer's name.
+            memory_budget: bytes for kept graphs; half of what is free unless given.
+            chunk: as for `hessian`.
+
+        Raises:
+            InputError: if samples cannot be told apart, or their losses do not add up to the batch's.
+        """
+        return self._empirical_fisher(layers, memory_budget, chunk, "empirical_fisher")
+
+    def _empirical_fisher(
+        self, layers: LayerChoice | None, memory_budget: int | None, chunk: int | Literal["auto"] | None, name: str
+    ) -> EmpiricalFisherOperator:
+        parts = self._loss if isinstance(self._loss, Loss) else None
+        samples = SampleLosses(
+            lambda batch: self._loss(self.model, batch).reshape(()),
+            None if self._weight is sample_count else self._weight,
+            self.reduction == "mean",
+            None if parts is None else lambda batch: checked_output(parts.output(self.model, batch)),
+            None if parts is None else parts.criterion,
+            None if parts is None else parts.per_sample,
+        )
+        survey = self.survey
+        mass = 1.0 if self.reduction == "mean" else sum(survey.samples) / math.fsum(survey.weights)
+        with self.evaluating():
+            way = samples.way(self._prepared(next(iter(self.terms())).batch, self.device))
+
+        def evaluate(term: Term) -> tuple[Tensor, Curvature]:
+            batch = self._prepared(term.batch, self.device)
+            return samples.evaluate(way, batch, term.coefficient, mass, check=term.index == 0)
+
+        graphs = self._output_graphs(evaluate, layers, memory_budget, chunk, name)
+        return EmpiricalFisherOperator(graphs, sample_gradients=way)
+
+    def gradient_covariance(
+        self,
+        layers: LayerChoice | None = None,
+        memory_budget: int | None = None,
+        chunk: int | Literal["auto"] | None = "auto",
+    ) -> GradientCovarianceOperator:
+        """The covariance `sum_n p_n g_n g_nᵀ - ḡ ḡᵀ` of gradients of single samples, or its block on some layers.
+
+        The mean gradient of B samples drawn with replacement has this covariance divided by B.
+
+        Args:
+            layers: a glob ("h.*"), several, or a function of the layer's name.
+            memory_budget: bytes for kept graphs; half of what is free unless given.
+            chunk: as for `hessian`.
+
+        Raises:
+            InputError: as for `empirical_fisher`.
+        """
+        moment = self._empirical_fisher(layers, memory_budget, chunk, "gradient_covariance")
+        gradient = self.gradient()
+        return GradientCovarianceOperator(moment, gradient[self.space.positions(moment.space).to(gradient.device)])
+
+    def _parts(self, asked: str) -> Loss:
+        """The loss in two parts, or a word on what is missing."""
+        if isinstance(self._loss, Loss):
+            return self._loss
+        own = self._loss is model_loss
+        output = "model(**batch).logits" if own else "model(batch[0])"
+        label = "batch['labels']" if own else "batch[1]"
+        raise InputError(
+            f"{asked} needs the model's output and the criterion apart, and "
+            + ("the model computes its own loss" if own else "the loss is one function")
+            + f"; give Problem(model, tw.Loss(output=lambda model, batch: {output}, "
+            f"criterion=lambda output, batch: cross_entropy(output, {label})), data)"
+        )
+
+    def _output_graphs(
+        self,
+        evaluate: Evaluate,
+        layers: LayerChoice | None,
+        memory_budget: int | None,
+        chunk: int | Literal["auto"] | None,
+        name: str,
+    ) -> OutputGraphs:
+        self.space.chosen(layers)
+        _check_chunk(chunk)
+        losses, chunking = choose_chunks(self, chunk)
+        return KeptGraphs(losses, OutputKind(evaluate, f"problem.{name}()"), memory_budget, layers, chunking)
 
     # -- what operators are built on -----------------------------------------------------------------------
 
@@ -262,6 +400,17 @@ class Problem:
     def evaluating(self) -> AbstractContextManager[None]:
         """The state in which terms may be evaluated."""
         return evaluating(self.model)
+
+    def chopped(self, size: int, pieces: int | None = None) -> Problem | None:
+        """The same samples in chunks of `size`, or the first `pieces` chunks of them; None where nothing can be cut."""
+        first = next(iter(self.data), None)
+        if self.allow_random or first is None or not divisible(first):
+            return None
+        chunks = Chunks(self.data, size)
+        if pieces is None:
+            return self.on(chunks)
+        with self.evaluating():  # tensors made in a caller's inference mode could not be differentiated
+            return self.on(list(itertools.islice(chunks, pieces)))
 
     def terms(self) -> Iterator[Term]:
         """The batches with their shares, in the frozen order.
@@ -277,9 +426,8 @@ class Problem:
                 raise NotDeterministicError(_shuffled(index))
             weight = survey.weights[min(index, len(survey.weights) - 1)]
             share = weight / total if self.reduction == "mean" else 1.0 / total
-            yield Term(
-                index, survey.samples[min(index, len(survey.samples) - 1)], share, self._term(index, batch, device)
-            )
+            samples = survey.samples[min(index, len(survey.samples) - 1)]
+            yield Term(index, samples, share, self._term(index, batch, device), batch)
             count += 1
         if count != len(survey.prints) and not self.allow_random:
             raise NotDeterministicError(_shuffled(count))
@@ -319,13 +467,19 @@ class Problem:
             "reduction": self.reduction,
             "mode": "evaluation",
             "parameters": self.space.size,
+            "precision": self.precision or "as given",
         }
 
     # -- inside --------------------------------------------------------------------------------------------
 
+    def _prepared(self, batch: Any, device: torch.device) -> Any:
+        """The batch where the model is, and in its precision."""
+        there = to_device(batch, device)
+        return there if self.precision is None else map_batch(widened, there)
+
     def _term(self, index: int, batch: Any, device: torch.device) -> Callable[[], Tensor]:
         def loss() -> Tensor:
-            value = self._loss(self.model, to_device(batch, device))
+            value = self._loss(self.model, self._prepared(batch, device))
             if not isinstance(value, Tensor):
                 raise InputError(f"the loss returned {type(value).__name__}, expected a tensor with one number")
             if value.numel() != 1:
@@ -368,6 +522,11 @@ class Problem:
         raise NotDeterministicError(
             "the data was empty when read again; an iterator can be read once, give a list or a DataLoader"
         )
+
+
+def _check_chunk(chunk: int | str | None) -> None:
+    if chunk not in ("auto", None) and (not isinstance(chunk, int) or chunk < 1):
+        raise InputError(f"chunk={chunk!r}: give a number of samples, 'auto', or None for the batches as given")
 
 
 def _samples_or_one(batch: Any) -> int:

@@ -348,7 +348,9 @@ def test_a_second_derivative_that_is_not_finite_is_named() -> None:
             return (self.scale.norm() + self.shift * inputs).sum()
 
     problem = Problem(Rooted(), lambda m, b: m(b), [torch.ones(2, dtype=torch.float64)])
-    with pytest.raises(InputError, match=r"batch 0 is not finite in 'scale'; look for an operation without a second"):
+    with pytest.raises(
+        InputError, match=r"batch 0 is not finite in 'scale'; look for an operation without a finite second"
+    ):
         problem.hessian() @ torch.ones(4)
 
 

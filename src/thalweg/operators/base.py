@@ -6,6 +6,7 @@ An operator never forms its matrix: it only multiplies. `H @ v` takes `(P,)` or 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -32,12 +33,14 @@ class Term:
         samples: how many samples it holds.
         coefficient: its share, so that the total is a weighted mean.
         loss: computes the batch's scalar loss with its graph.
+        batch: the batch itself, for operators that need more of it than its loss.
     """
 
     index: int
     samples: int
     coefficient: float
     loss: Callable[[], Tensor]
+    batch: Any = None
 
 
 class BatchLosses(Protocol):
@@ -60,6 +63,39 @@ class BatchLosses(Protocol):
     def describe(self) -> dict[str, Any]:
         """What was measured on: samples, batches, mode; plain JSON values."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class LossAndGradient:
+    """The weighted mean loss and its gradient.
+
+    Attributes:
+        loss: the loss.
+        gradients: one tensor for each parameter, zeros where the loss does not use it.
+        scale: sum over the batches of the length of what each adds; the gradient's rounding is judged against it, since
+            the sum itself may all but cancel.
+    """
+
+    loss: float
+    gradients: list[Tensor]
+    scale: float
+
+
+def loss_and_gradient(losses: BatchLosses) -> LossAndGradient:
+    """One pass over all batches."""
+    parameters = losses.parameters()
+    values, scale = [], 0.0
+    with losses.evaluating():
+        sums = [torch.zeros_like(p, requires_grad=False) for p in parameters]  # here: outside it may be inference mode
+        for term in losses.terms():
+            loss = term.loss()
+            values.append(term.coefficient * float(loss.detach()))
+            pieces = torch.autograd.grad(loss, parameters, allow_unused=True)
+            used = [(into, piece) for into, piece in zip(sums, pieces, strict=True) if piece is not None]
+            scale += abs(term.coefficient) * float(torch.nn.utils.get_total_norm([piece for _, piece in used]))
+            for into, piece in used:
+                into.add_(piece, alpha=term.coefficient)
+    return LossAndGradient(math.fsum(values), sums, scale)
 
 
 class Operator(ABC):

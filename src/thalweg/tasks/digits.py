@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thalweg.errors import MissingExtraError
-from thalweg.problem import Task
+from thalweg.task import Task
 
 HELD_OUT = 360
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from thalweg.errors import InputError, nearest
-from thalweg.problem import Task
+from thalweg.task import Task
 
 
 def load_task(address: str, settings: Mapping[str, Any] | None = None) -> Task:

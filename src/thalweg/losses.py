@@ -1,14 +1,40 @@
-"""Models that compute their own loss, as HuggingFace's do: the loss, and what a batch weighs."""
+"""Losses: in two parts, or computed by the model itself as HuggingFace's do, and what a batch then weighs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from thalweg.batches import sample_count
 from thalweg.errors import InputError
+
+Reduction = Literal["mean", "sum"]
+"""Whether the loss of a batch is a mean or a sum over it."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss in two parts, which curvature of the model's output needs to see apart.
+
+    Attributes:
+        output: `(model, batch) -> tensor`, what the model predicts.
+        criterion: `(output, batch) -> scalar`.
+        weight: `batch -> number`, the batch's weight; its number of samples unless given.
+        per_sample: `(output, batch) -> (samples,)`, the criterion of each sample alone. Gradients of single samples
+            need it only where rows of the output cannot be told apart by sample.
+    """
+
+    output: Callable[[nn.Module, Any], Tensor]
+    criterion: Callable[[Tensor, Any], Tensor]
+    weight: Callable[[Any], float] | None = None
+    per_sample: Callable[[Tensor, Any], Tensor] | None = None
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        """The batch's scalar loss."""
+        return self.criterion(self.output(model, batch), batch)
 
 
 def model_loss(model: nn.Module, batch: Any) -> Tensor:

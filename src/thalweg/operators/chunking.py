@@ -1,0 +1,144 @@
+"""In how large pieces to work through the data: timed once, and the best kept.
+
+The time of a Hessian product depends on the number of samples that go through the network at once: many small pieces
+pay for each operation's start, large ones fall out of the processor's caches. Factors of three were seen. The mean over
+the data does not depend on how it is cut, unless the loss couples samples (contrastive losses, batch statistics); so a
+cut is used only after loss and gradient have come out as before.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InputError
+from thalweg.operators.base import BatchLosses, Term, loss_and_gradient
+
+SMALLEST = 16
+TOLERANCE = 1e-5
+"""How far loss and gradient may move, relatively, when the data is cut otherwise."""
+
+WORTHWHILE = 0.25
+"""Seconds that one gradient has to take before timing other sizes can pay."""
+
+CLEARLY = 0.97
+"""A size is taken over another if its time is below this share; a smaller gain could be noise."""
+
+SHARE = 3
+"""Chunks of at most this fraction (one over it) of the data are tried, so that the trials stay cheap."""
+
+
+class Choppable(BatchLosses, Protocol):
+    """Batch losses whose data can be cut otherwise."""
+
+    def chopped(self, size: int, pieces: int | None = None) -> Choppable | None:
+        """The same samples in chunks of that size, or the first `pieces` of them; None where nothing can be cut."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """What was chosen and why.
+
+    Attributes:
+        size: samples of a chunk; None keeps the batches as given.
+        reason: "timed", "given", "small" (nothing to gain), "coupled" (loss or gradient changed),
+            "indivisible" or "failed" (a loss that was not finite).
+        seconds: time of a product for each sample, by size; size 0 stands for the batches as given.
+    """
+
+    size: int | None
+    reason: str
+    seconds: dict[int, float]
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values for a result's provenance."""
+        return {"chunk": self.size, "chunk_reason": self.reason}
+
+
+def choose_chunks(losses: Choppable, size: int | str | None) -> tuple[BatchLosses, Chunking]:
+    """The losses cut as asked: a size, "auto" for the fastest, None for the batches as given.
+
+    A cut that changes loss or gradient is not used; the result says "coupled".
+    """
+    if size is None:
+        return losses, Chunking(None, "given", {})
+    seconds: dict[int, float] = {}
+    try:
+        found = _fastest(losses, seconds) if size == "auto" else size
+        if isinstance(found, str):
+            return losses, Chunking(None, found, seconds)
+        chopped = losses.chopped(found)
+        if chopped is None:
+            return losses, Chunking(None, "indivisible", seconds)
+        if not _same(losses, chopped):
+            return losses, Chunking(None, "coupled", seconds)
+        return chopped, Chunking(found, "timed" if seconds else "given", seconds)
+    except InputError:
+        return losses, Chunking(None, "failed", seconds)  # the batches as given will say which one is bad
+
+
+def _fastest(losses: Choppable, seconds: dict[int, float]) -> int | str:
+    """The size with the shortest product for each sample, or why none was looked for."""
+    samples = int(losses.describe()["samples"])
+    probe = losses.chopped(SMALLEST, 1)
+    if probe is None:
+        return "indivisible"
+    if _gradient_seconds(probe) * samples < WORTHWHILE:
+        return "small"
+    with losses.evaluating():
+        given = next(iter(losses.terms()))
+        if given.samples <= samples // SHARE:
+            seconds[0] = _product_seconds(given, losses.parameters())
+    best, chosen = seconds.get(0, float("inf")), 0
+    size, worse = SMALLEST, 0
+    while size <= samples // SHARE and worse < 2:
+        piece = losses.chopped(size, 1)
+        assert piece is not None
+        with piece.evaluating():
+            seconds[size] = _product_seconds(next(iter(piece.terms())), piece.parameters())
+        worse = worse + 1 if seconds[size] > best else 0
+        if seconds[size] < CLEARLY * best:
+            best, chosen = seconds[size], size
+        size *= 2
+    return chosen or "small"
+
+
+def _gradient_seconds(losses: BatchLosses) -> float:
+    """Seconds of one gradient for each sample of the first batch: the second of two, the first warms up."""
+    elapsed = 0.0
+    with losses.evaluating():
+        term = next(iter(losses.terms()))
+        for _ in range(2):
+            start = time.perf_counter()
+            torch.autograd.grad(term.loss(), losses.parameters(), allow_unused=True)
+            elapsed = time.perf_counter() - start
+    return elapsed / max(term.samples, 1)
+
+
+def _product_seconds(term: Term, parameters: list[Tensor]) -> float:
+    """Seconds of one product with a kept graph, for each sample: the shorter of two after the graph is built."""
+    gradients = torch.autograd.grad(term.loss(), parameters, create_graph=True, allow_unused=True)
+    used = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None and g.requires_grad]
+    if not used:
+        return 0.0
+    outputs = [gradient for _, gradient in used]
+    vectors = [parameter.detach() for parameter, _ in used]
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        torch.autograd.grad(outputs, parameters, vectors, retain_graph=True, allow_unused=True)
+        times.append(time.perf_counter() - start)
+    return min(times) / max(term.samples, 1)
+
+
+def _same(losses: BatchLosses, other: BatchLosses) -> bool:
+    """Whether loss and gradient agree to `TOLERANCE`, the gradient relative to the size of what was summed."""
+    one, two = loss_and_gradient(losses), loss_and_gradient(other)
+    apart = [(a - b).double() for a, b in zip(one.gradients, two.gradients, strict=True)]
+    close = abs(one.loss - two.loss) <= TOLERANCE * max(abs(one.loss), abs(two.loss))
+    return close and float(torch.nn.utils.get_total_norm(apart)) <= TOLERANCE * one.scale
