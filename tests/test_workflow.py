@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import thalweg as tw
 from tests.conftest import pooled_function
 from thalweg.analysis.stages import stage_windows
+from thalweg.operators.graphs import KeptGraphs
 from thalweg.runs import finite
 from thalweg.workflow import Settings
 
@@ -248,3 +249,21 @@ def test_windows_cover_the_run_without_overlap(analysed: Any) -> None:
 
 def test_json_holds_no_infinities() -> None:
     assert finite({"a": [1.0, float("nan")], "b": (float("inf"), "x", 3)}) == {"a": [1.0, None], "b": [None, "x", 3]}
+
+
+def test_control_c_ends_the_analysis_and_not_only_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_net()
+    record(model, tmp_path / "run", steps=20)
+    problem = tw.Problem(model, cross_entropy, data())
+    products = iter(range(5))
+    multiply = KeptGraphs.multiply
+
+    def interrupted(self: Any, *arguments: Any) -> Tensor:
+        if next(products, None) is None:
+            monkeypatch.setattr(KeptGraphs, "multiply", multiply)
+            raise KeyboardInterrupt
+        return multiply(self, *arguments)
+
+    monkeypatch.setattr(KeptGraphs, "multiply", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tw.analyse(tmp_path / "run", problem, settings=Settings(k=2, components=(2,), stages=1))

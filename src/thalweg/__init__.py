@@ -28,13 +28,17 @@ from thalweg.errors import (
     StaleOperatorError,
     ThalwegError,
 )
+from thalweg.losses import Loss
 from thalweg.operators.base import FunctionOperator, Operator, matrix_operator
-from thalweg.problem import Loss, Problem, Task
+from thalweg.problem import Problem
 from thalweg.recording import Recorder, Trajectory, open_run, watch
+from thalweg.solvers.density import Average, SpectralDensity, spectral_density
 from thalweg.solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
 from thalweg.solvers.lanczos import eigenpairs
+from thalweg.solvers.trace import TraceEstimate, trace
 from thalweg.space import ParameterSpace
 from thalweg.tables import Table
+from thalweg.task import Task
 from thalweg.version import __version__
 from thalweg.workflow import Settings, analyse
 
@@ -66,6 +70,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Average",
     "Directions",
     "FunctionOperator",
     "Halves",
@@ -82,10 +87,12 @@ __all__ = [
     "Rows",
     "RunError",
     "Settings",
+    "SpectralDensity",
     "StaleOperatorError",
     "Table",
     "Task",
     "ThalwegError",
+    "TraceEstimate",
     "Trajectory",
     "__version__",
     "analyse",
@@ -100,6 +107,8 @@ __all__ = [
     "overlap",
     "random_directions",
     "report",
+    "spectral_density",
+    "trace",
     "update_pca",
     "watch",
     "weight_path",

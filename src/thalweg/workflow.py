@@ -29,7 +29,7 @@ from thalweg.problem import Problem
 from thalweg.recording.trajectory import Trajectory, Window, open_run
 from thalweg.runs import Run
 from thalweg.solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
-from thalweg.solvers.lanczos import Certificate, eigenpairs
+from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt
 from thalweg.version import __version__
 
 COMPONENTS = (10, 20, 50)
@@ -215,6 +215,7 @@ class _Measurement:
                 certify=self.settings.certificate,
                 progress=self.progress,
             )
+        pass_on_interrupt(pairs)
         self.costs.products += pairs.matvecs or 0
         assert pairs.values is not None
         assert pairs.residuals is not None

@@ -12,7 +12,7 @@ from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
-from thalweg.solvers.lanczos import Certificate, eigenpairs
+from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt
 from thalweg.tables import Table
 
 
@@ -54,6 +54,7 @@ def layer_spectra(
     if whole is None:
         operator = HessianOperator(graphs)
         whole = eigenpairs(operator, min(k, operator.shape[0]), tol=tol, seed=seed, certify=certify)
+    pass_on_interrupt(whole)
     assert whole.values is not None
     assert whole.residuals is not None
     top = float(whole.values[0])
@@ -62,8 +63,9 @@ def layer_spectra(
     for number, layer in enumerate(layers):
         if progress is not None:
             progress(layer.name, number + 1, len(layers))
-        block = HessianOperator(graphs, lambda name, wanted=layer.name: name == wanted)
+        block = HessianOperator(graphs, _only(layer.name))
         pairs = eigenpairs(block, min(k, layer.size), tol=tol, seed=seed, certify=certify)
+        pass_on_interrupt(pairs)
         assert pairs.values is not None
         assert pairs.residuals is not None
         records.append(
@@ -89,3 +91,8 @@ def layer_spectra(
         }
     )
     return Table.of(records)
+
+
+def _only(wanted: str) -> Callable[[str], bool]:
+    """True for one layer, whatever its name would mean as a glob."""
+    return lambda name: name == wanted

@@ -17,7 +17,7 @@ from torch import Tensor
 from thalweg.analysis.overlap import Overlap, overlap
 from thalweg.problem import Problem
 from thalweg.progress import Progress
-from thalweg.solvers.lanczos import eigenpairs
+from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,9 @@ def halves(
     first, second = problem.split(seed)
     hessian_a, hessian_b = first.hessian(memory_budget=memory_budget), second.hessian(memory_budget=memory_budget)
     pairs_a = eigenpairs(hessian_a, k, tol=tol, seed=seed, progress=progress)
+    pass_on_interrupt(pairs_a)
     pairs_b = eigenpairs(hessian_b, k, tol=tol, seed=seed, progress=progress)
+    pass_on_interrupt(pairs_b)
     vectors = pairs_a.vectors
     there = torch.stack([(vector.double() * (hessian_b @ vector).double()).sum() for vector in vectors])
     assert pairs_a.values is not None

@@ -1,9 +1,14 @@
 """A Krylov space with full reorthogonalisation and thick restart (Wu and Simon 2000).
 
-`H Q = Q T + beta q e_m^T`: the rows of one contiguous `(m, P)` basis are orthonormal, T is the projection of H on
-them, kept in float64 on the CPU. Every new vector is orthogonalised against *all* earlier ones, twice, by
-matrix-vector products; without that Lanczos returns ghosts, copies of pairs it has already found. On breakdown (an
-invariant subspace was found) it goes on from a fresh random vector orthogonal to the basis.
+`H Q = Q T + beta q e_m^T`: the rows of one basis are orthonormal, T is the projection of H on them, kept in float64 on
+the CPU. Every new vector is orthogonalised against *all* earlier ones, twice, by matrix-vector products; without that
+Lanczos returns ghosts, copies of pairs it has already found. On breakdown (an invariant subspace was found) it goes on
+from a fresh random vector orthogonal to the basis.
+
+With a basis held as bfloat16 the rows are what rounding leaves. T and the Gram matrix G of *those* rows are kept, and
+`T s = θ G s` is solved: Ritz values and vectors are those of the rows as they are. But rounding took the new row out of
+the Krylov space, so `|beta s_mi|` says too little; whoever uses the space measures its residuals and lets it grow by
+them (`take`), which is how it comes to hold what the rounding had lost.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +24,9 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
+from thalweg.solvers.basis import Basis, Storage
 
-_CHUNK = 2**18
+_PASSES = 8
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class KrylovSpace:
         start: `(P,)` where to begin; random unless given.
         locked: `(l, P)` orthonormal rows whose complement is searched.
         scale: size of the operator as far as it is known; rounding is judged against it.
+        storage: where the basis is held.
+        folder: for a basis on disk.
     """
 
     def __init__(
@@ -57,6 +66,8 @@ class KrylovSpace:
         start: Tensor | None = None,
         locked: Tensor | None = None,
         scale: float = 0.0,
+        storage: Storage = "memory",
+        folder: str | Path | None = None,
     ) -> None:
         self.operator = operator
         self.generator = generator
@@ -64,24 +75,41 @@ class KrylovSpace:
         self.dimension = operator.shape[0] - (0 if locked is None else locked.shape[0])
         self.capacity = min(capacity, self.dimension)
         self.projection = np.zeros((self.capacity, self.capacity))
-        self.size = 0
-        self.beta = 0.0
         self.matvecs = 0
-        self._scale = scale
-        self._restarted = False
-        rows = min(self.capacity + 1, 64)
-        self._basis = torch.empty(rows, operator.shape[0], dtype=operator.dtype, device=operator.device)
-        self._place(0, self._fresh(start))
+        self.scale = scale
+        self.waiting = 0  # rows given by `take` that have not had their product yet
+        self.linked = False  # whether beta predicts an entry of the next column
+        self.edge = (0, 0.0)  # size and beta; replaced at once, so that an interrupt never sees half a step
+        self.moving = False  # while a restart moves the rows; an interrupt then leaves nothing of use
+        self.rows = Basis(operator, self.capacity + 1, storage, folder)
+        side = self.capacity + 1 if self.rounded else 0
+        self.gram = np.zeros((side, side))
+        self._place(0, self._fresh(start, 0))
+
+    @property
+    def size(self) -> int:
+        """Rows that have had their product."""
+        return self.edge[0]
+
+    @property
+    def beta(self) -> float:
+        """Length of what the last product left outside the basis."""
+        return self.edge[1]
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the rows are held in fewer bits than the operator's."""
+        return self.rows.rounded
 
     @property
     def basis(self) -> Tensor:
-        """The orthonormal rows `(size, P)`."""
-        return self._basis[: self.size]
+        """The orthonormal rows `(size, P)`, as they are held."""
+        return self.rows.held(self.size)
 
     @property
     def next(self) -> Tensor:
         """The vector q that the space would grow by `(P,)`."""
-        return self._basis[self.size]
+        return self.rows.row(self.size)
 
     @property
     def exhausted(self) -> bool:
@@ -91,7 +119,7 @@ class KrylovSpace:
     @property
     def rounding(self) -> float:
         """Length below which a vector of products is nothing but rounding, for this dtype and operator."""
-        return 10 * float(torch.finfo(self.operator.dtype).eps) * math.sqrt(self.size + 1) * self._scale
+        return 10 * float(torch.finfo(self.operator.dtype).eps) * math.sqrt(self.size + 1) * self.scale
 
     def grow(self) -> None:
         """One product: the next vector enters the basis, and a new next vector is made.
@@ -99,98 +127,134 @@ class KrylovSpace:
         Raises:
             InputError: if the product is not finite, or shows that the operator is not symmetric.
         """
-        step = self.size
-        product = self.operator.matvec(self._basis[step])
+        step, count = self.size, self.size + 1
+        product = self.operator.matvec(self.next)
         self.matvecs += 1
-        self.size = step + 1
-        rest, inside = self._orthogonalised(product)
+        rest, inside = self._orthogonalised(product, count)
         column = inside.double().cpu().numpy()
         length = float(torch.linalg.vector_norm(rest.double()))
         if not (math.isfinite(length) and np.isfinite(column).all()):
             raise InputError(f"product {self.matvecs} of the operator is not finite; check the loss at these weights")
-        self._scale = max(self._scale, float(np.abs(column).max()), length)
+        self.scale = max(self.scale, float(np.abs(column).max()), length)
         self._check_symmetric(step, column)
-        self.projection[: step + 1, step] = column
-        self.projection[step, : step + 1] = column
-        self._restarted = False
-        self._extend(rest, length)
+        self.projection[:count, step] = column
+        self.projection[step, :count] = column
+        self._extend(count, rest, length)
 
-    def _extend(self, rest: Tensor, length: float) -> None:
-        if self.exhausted:
-            self.beta = 0.0
+    def _extend(self, count: int, rest: Tensor, length: float) -> None:
+        if self.waiting > 1 or count == self.dimension:  # another row waits in the next place, or none is left
+            self.waiting = max(self.waiting - 1, 0)
+            self.linked, self.edge = False, (count, 0.0)
             return
-        self.beta = length if length > self.rounding else 0.0
-        vector = rest / length if self.beta else self._fresh(None)
-        self._place(self.size, vector)
+        beta = length if length > self.rounding else 0.0
+        self._place(count, rest / length if beta else self._fresh(None, count))
+        self.waiting, self.linked, self.edge = 0, True, (count, beta)
 
     def ritz(self, order: Callable[[np.ndarray], np.ndarray]) -> Ritz:
         """Ritz pairs in the order that `order(values)` gives as indices."""
         m = self.size
-        values, vectors = np.linalg.eigh(self.projection[:m, :m])
+        if self.rounded:
+            whiten = np.linalg.inv(np.linalg.cholesky(self.gram[:m, :m]))
+            values, vectors = np.linalg.eigh(whiten @ self.projection[:m, :m] @ whiten.T)
+            vectors = whiten.T @ vectors
+        else:
+            values, vectors = np.linalg.eigh(self.projection[:m, :m])
         ranked = order(values)
         values, vectors = values[ranked], vectors[:, ranked]
-        return Ritz(values, vectors, np.abs(self.beta * vectors[m - 1]))
+        return Ritz(values, vectors, np.abs(self.beta * vectors[m - 1]) if m else values)
 
     def restart(self, ritz: Ritz, keep: int) -> None:
         """Shrink the basis to the first `keep` Ritz vectors and the next vector."""
-        self.combine(ritz.coefficients[:, :keep], out=self._basis)
-        self._basis[keep].copy_(self._basis[self.size])
+        self.moving = True
+        follow = self.next.clone()
+        ends = self.beta * ritz.coefficients[self.size - 1, :keep]
+        meant, kept = self.rows.rotate(ritz.coefficients[:, :keep])
+        projection = np.diag(ritz.values[:keep])
+        if self.rounded:  # X̃ = X + D holds what rounding made of X: X̃ H X̃ᵀ to first order in D
+            aside = self.rows.inner(follow, keep).double().cpu().numpy()
+            moved = ritz.values[:keep, None] * (meant - np.eye(keep)) + np.outer(ends, aside)
+            projection = projection + moved + moved.T
+            self.gram[:keep, :keep] = kept
         self.projection[:] = 0.0
-        self.projection[range(keep), range(keep)] = ritz.values[:keep]
-        self.size = keep
-        self._restarted = True
+        self.projection[:keep, :keep] = projection
+        self._place(keep, follow)
+        self.waiting, self.linked, self.edge = 0, False, (keep, self.beta)
+        self.moving = False
 
-    def combine(self, coefficients: np.ndarray, out: Tensor | None = None) -> Tensor:
-        """Rows `coefficients.T @ basis`, in chunks so that `out` may be the basis itself."""
-        count = coefficients.shape[1]
-        if out is None:
-            out = self._basis.new_empty(count, self._basis.shape[1])
-        mix = torch.as_tensor(np.ascontiguousarray(coefficients.T)).to(self._basis)
-        for start in range(0, self._basis.shape[1], _CHUNK):
-            span = slice(start, start + _CHUNK)
-            out[:count, span] = mix @ self._basis[: self.size, span]
-        return out[:count]
+    def take(self, vectors: Tensor) -> int:
+        """Let the space grow by these rows `(n, P)` next, in place of the next vector, as far as there is room.
 
-    def _orthogonalised(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """What is left of a vector outside the basis, and its coefficients in it: two passes."""
-        inside = vector.new_zeros(self.size)
-        for _ in range(2):
+        Returns:
+            How many were taken; what lies in the space already is left out, and 0 leaves everything as it was.
+        """
+        taken = 0
+        for vector in vectors[: self.capacity - self.size]:
+            length = float(torch.linalg.vector_norm(vector))
+            rest, _ = self._orthogonalised(vector / length if length else vector, self.size + taken)
+            left = float(torch.linalg.vector_norm(rest))
+            if left > 1e-3:
+                self._place(self.size + taken, rest / left)
+                taken += 1
+        if taken:
+            self.waiting, self.linked, self.edge = taken, False, (self.size, 0.0)
+        return taken
+
+    def combine(self, coefficients: np.ndarray) -> Tensor:
+        """Rows `coefficients.T @ basis`, `(n, P)`, for columns `(size, n)`."""
+        return self.rows.combine(coefficients)
+
+    def _orthogonalised(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """What is left of a vector outside the first `count` rows, and its coefficients in them.
+
+        Two passes are enough for orthonormal rows. Rounded ones are orthonormal to some 1e-3 only, which is the share
+        of what lies inside that each pass leaves behind: so it takes as many as shorten the vector by half or more.
+        There the coefficients are the plain inner products.
+        """
+        inside = vector.new_zeros(count)
+        before = math.inf
+        for turn in range(_PASSES if self.rounded else 2):
             if self.locked is not None:
                 vector = vector - self.locked.T @ (self.locked @ vector)
-            part = self.basis @ vector
-            vector = vector - self.basis.T @ part
-            inside += part
+            part = self.rows.inner(vector, count)
+            vector = self.rows.without(vector, part)
+            if turn == 0 or not self.rounded:
+                inside += part
+            if self.rounded:
+                now = float(torch.linalg.vector_norm(vector))
+                if turn and now > before / 2:
+                    break
+                before = now
         return vector, inside
 
-    def _fresh(self, start: Tensor | None) -> Tensor:
-        """A unit vector orthogonal to the basis: the given one, or a random one."""
+    def _fresh(self, start: Tensor | None, count: int) -> Tensor:
+        """A unit vector orthogonal to the first `count` rows: the given one, or a random one."""
         for _ in range(5):
             if start is None:
                 draw = torch.randn(self.operator.shape[0], generator=self.generator, dtype=torch.float64)
-                start = draw.to(self._basis)
+                start = draw.to(dtype=self.operator.dtype, device=self.operator.device)
             start = start / torch.linalg.vector_norm(start)
-            rest, _ = self._orthogonalised(start)
+            rest, _ = self._orthogonalised(start, count)
             length = float(torch.linalg.vector_norm(rest))
             if length > 1e-3:
                 rest = rest / length
-                rest, _ = self._orthogonalised(rest)
+                rest, _ = self._orthogonalised(rest, count)
                 unit: Tensor = rest / torch.linalg.vector_norm(rest)
                 return unit
             start = None
         raise InputError("no vector outside the subspace found so far could be drawn; ask for fewer pairs")
 
-    def _place(self, row: int, vector: Tensor) -> None:
-        if row == self._basis.shape[0]:
-            more = min(2 * row, self.capacity + 1)
-            grown = self._basis.new_empty(more, self._basis.shape[1])
-            grown[:row] = self._basis
-            self._basis = grown
-        self._basis[row] = vector
+    def _place(self, index: int, vector: Tensor) -> None:
+        self.rows.put(index, vector)
+        if self.rounded:
+            products = self.rows.inner(self.rows.row(index), index + 1).double().cpu().numpy()
+            self.gram[index, : index + 1] = products
+            self.gram[: index + 1, index] = products
 
     def _check_symmetric(self, step: int, column: np.ndarray) -> None:
-        if step == 0 or self._restarted:
+        if not self.linked:
             return
-        tolerance = 10 * math.sqrt(torch.finfo(self.operator.dtype).eps) * self._scale
+        precision = torch.finfo(self.operator.dtype).eps ** 0.5
+        tolerance = 10 * max(precision, 2.0**-8 if self.rounded else 0.0) * self.scale
         if abs(column[step - 1] - self.beta) > tolerance:
             raise InputError(
                 f"the operator is not symmetric, or not the same from one product to the next: <q, H p> = "

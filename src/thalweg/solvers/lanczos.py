@@ -1,23 +1,16 @@
-"""Eigenpairs of a symmetric operator by Lanczos, with a certificate.
+"""Eigenpairs of a symmetric operator by Lanczos, with a certificate (`thalweg.solvers.certify`).
 
-Residuals say how good each returned pair is; they cannot say that no pair was passed over. Hence three levels of
-certainty, named in the result:
-
-- *estimate*: the residuals `|beta s_mi|` of the recurrence, checked by one product: for random signs c, the vector
-  `(H V^T - V^T L) c` is compared with the predicted `q (beta s·c)`, and the length of the difference is added to
-  every residual. (Lanczos residuals are all parallel to q, so their lengths alone could cancel.)
-- *full*: one product for each pair measures its residual.
-- *complete*: as *full*, then Lanczos from a random start in the complement of what was found. A Ritz value beyond
-  the last wanted one is a pair that was missed, a copy of a multiple eigenvalue say; it is taken in and the search
-  goes on. That a random start hides a direction from view has probability zero, but no finite search proves it.
+Lanczos grows one Krylov space (`thalweg.solvers.krylov`) until every wanted Ritz pair has a small residual, k pairs or
+not: what comes back is always k pairs, each with its residual and whether it converged, and the reason why the search
+ended.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,34 +19,25 @@ from torch import Tensor
 from thalweg.directions import Directions, as_generator, check_count
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
-from thalweg.operators.hessian import free_memory
 from thalweg.progress import Progress, shown
+from thalweg.solvers.basis import STORAGES, Storage
+from thalweg.solvers.certify import LOOK_OUTSIDE, Certificate, Found, certified
+from thalweg.solvers.checkpoint import Checkpoint
 from thalweg.solvers.krylov import KrylovSpace, Ritz
+from thalweg.solvers.search import Pairs, Search, Settings, length
+from thalweg.solvers.wanted import Wanted, Which
 
-Which = Literal["LA", "SA", "LM"]
-Certificate = Literal["estimate", "full", "complete"]
+__all__ = ["LOOK_OUTSIDE", "Certificate", "Which", "eigenpairs"]
 
-LOOK_OUTSIDE = 20
-"""Least number of products before a search of the complement may say that nothing is there."""
+_MIXED_IN = 0.1
+"""Length of the random part in a warm start. Without it, a direction that is new since the earlier pairs were found
+would have no share in the start, and the old pairs would converge without it."""
 
-_KEYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "LA": lambda values: values,
-    "SA": lambda values: -values,
-    "LM": np.abs,
-}
+_LIES_BELOW = 2.0**-12
+"""Residuals relative to the largest wanted value that the recurrence of a rounded basis cannot speak of any more."""
 
-
-@dataclass(frozen=True)
-class _Found:
-    """Converged or not: wanted pairs, with what the recurrence says of their residuals."""
-
-    values: np.ndarray
-    vectors: Tensor
-    residuals: np.ndarray
-    others: np.ndarray
-    next: Tensor
-    last: np.ndarray
-    matvecs: int
+_LESS_GAIN, _CHECKS = 0.9, 5
+"""A rounded basis gives no more when in so many checks the worst residual has not fallen to this share of the best."""
 
 
 def eigenpairs(
@@ -64,242 +48,267 @@ def eigenpairs(
     seed: int | torch.Generator = 0,
     certify: Certificate = "estimate",
     *,
-    start: Tensor | None = None,
+    start: Tensor | Directions | None = None,
     max_matvecs: int | None = None,
+    basis: Storage = "memory",
     basis_budget: int | None = None,
+    basis_folder: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
     progress: Callable[[Progress], None] | bool = False,
 ) -> Directions:
-    """The k eigenpairs at one end of the spectrum of a symmetric operator.
+    """The k eigenpairs at one end, or at both ends, of the spectrum of a symmetric operator.
+
+    Ctrl-C while a product is made ends the search: what was found by then comes back, checked with one product more. A
+    second Ctrl-C is raised as usual.
 
     Args:
         operator: `problem.hessian()`, or any `Operator`.
         k: how many pairs; that many always come back.
-        which: "LA" largest, "SA" smallest (most negative), "LM" largest in magnitude.
+        which: "LA" largest, descending; "SA" smallest (most negative), ascending; "LM" largest in magnitude; "BE" both
+            ends, k // 2 from below and the rest from above, all in one descending column (ARPACK's choice; ARPACK
+            returns it ascending).
         tol: stop when every wanted residual is at most `tol` times the largest wanted magnitude (or is rounding).
         seed: for the start vectors.
-        certify: "estimate", "full" or "complete"; see the module's words.
-        start: `(P,)` where to begin, an earlier eigenvector say.
+        certify: "estimate", "full" or "complete"; see `thalweg.solvers.certify`.
+        start: `(P,)` where to begin, an earlier eigenvector say; or earlier Directions, of which the sum weighted by
+            their values is taken, with a tenth of a random vector. Promise yourself little: Lanczos spends its products
+            on telling the wanted values from the rest, and that work is the same from any start. On digits, at weights
+            10 to 300 steps apart, it saved at most two of 23 to 26 products for k = 10 and three of 8 to 10 for k = 1,
+            and sometimes cost one or two more.
         max_matvecs: give up after so many products; what has not converged by then is marked.
-        basis_budget: bytes for the basis; half of what is free unless given.
+        basis: "memory"; "bfloat16", half the memory of float32, where each pair is then measured with a product of its
+            own, whatever `certify` (at tol=1e-3 that is k products more; at 1e-4 it takes up to twice the products of
+            "memory", at 1e-5 three to four times); or "disk", a file in `basis_folder`, in full precision.
+        basis_budget: bytes for the basis; half of what is free unless given. At that size it is restarted.
+        basis_folder: where the file of basis="disk" is made; the system's temporary folder unless given.
+        checkpoint: a file in which the search is kept, basis and all. A later call with the same file and operator goes
+            on from there, then `seed` and `start` are not used again; k, tol and certify may be others. Costs one
+            product in each call. The file is removed when all pairs have converged, and stays otherwise. What is kept
+            is the search; checks, and the search of the complement, are made anew.
+        checkpoint_every: seconds between two writings of the file.
         progress: called after every product; True shows a line with the residual and the time left.
 
     Returns:
         Directions with `.values` (k,) in the wanted order, `.vectors` (k, P) orthonormal, `.residuals` (k,),
-        `.converged` (k,) and `.matvecs`; `.provenance` holds the certificate, the gap of each value to its nearest
-        neighbour that was seen and the angle bound `asin(residual / gap)` of Davis and Kahan, in radians.
+        `.converged` (k,) and `.matvecs`. `.provenance` holds the certificate that was reached, the gap of each value to
+        its nearest neighbour that was seen, the angle bound `asin(residual / gap)` of Davis and Kahan in radians,
+        "interrupted", and the "reason" why the search ended: "converged", "max_matvecs", "interrupted", "exhausted"
+        (the basis can give no more: it spans the whole space, or its bfloat16 hides the rest) or "unconfirmed" (the
+        recurrence had converged, but the check does not bear it out). Interrupted before it had k pairs, the rest are
+        random directions with value NaN and residual infinity.
 
     Raises:
-        InputError: if k > P, for unknown words, or an operator that is not symmetric or not finite.
+        InputError: if k > P, for unknown words, an operator that is not symmetric or not finite, a basis that does not
+            fit, or a checkpoint of another operator.
+        RunError: if the checkpoint is damaged.
     """
-    size = operator.shape[0]
-    check_count(k, size, "eigenpairs")
-    if which not in _KEYS:
-        raise InputError(f"which={which!r} is unknown; use 'LA' (largest), 'SA' (smallest) or 'LM' (magnitude)")
-    if certify not in ("estimate", "full", "complete"):
-        raise InputError(f"certify={certify!r} is unknown; use 'estimate', 'full' or 'complete'")
-    if not tol > 0:
-        raise InputError(f"tol={tol} is not positive; 1e-3 is usual, 1e-6 fine, below 1e-7 needs float64")
+    check_count(k, operator.shape[0], "eigenpairs")
+    _check_words(tol, certify, basis)
+    wanted, settings = Wanted(which, k), Settings(tol, max_matvecs, basis, basis_budget, basis_folder)
+    generator = as_generator(seed)
+    keep = None if checkpoint is None else Checkpoint(checkpoint, checkpoint_every)
     with shown(progress, f"{k} eigenpairs") as tell:
-        search = _Search(operator, which, tol, as_generator(seed), max_matvecs, basis_budget, tell)
-        found = search.run(k, None if start is None else _checked_start(start, operator))
-        if certify == "estimate":
-            residuals = found.residuals + search.defect(found)
-        else:
-            residuals = search.measured(found.values, found.vectors)
-        values, vectors = found.values, found.vectors
-        if certify == "complete":
-            values, vectors, residuals = search.complete(values, vectors, residuals)
-    gaps = _gaps(values, found.others)
-    scale = float(np.abs(values).max())
+        search = Search(operator, wanted, settings, generator, tell)
+        space = search.space(k, _started(start, operator, generator))
+        resumed = keep.resume(search, space) if keep else 0
+        found, reason = _run(search, space, keep)
+        del space  # its basis, before the complement gets one
+        sure = certified(search, found, certify)
+    pairs = _filled(sure.pairs, k, generator)
+    scale = float(np.abs(sure.pairs.values).max(initial=0.0))
+    accepted = pairs.residuals <= max(tol * scale, search.floor)
+    if search.interrupted:
+        reason = "interrupted"
+    elif reason == "converged" and not accepted.all():
+        reason = "unconfirmed"
+    if keep and accepted.all() and not search.interrupted:
+        keep.remove()
+    gaps = _gaps(pairs.values, found.others)
     return Directions(
-        vectors,
-        values,
+        pairs.vectors,
+        pairs.values,
         label="Hessian eigenvectors" if operator.describe().get("operator") == "hessian" else "eigenvectors",
         space=operator.space,
-        residuals=torch.as_tensor(residuals),
-        converged=torch.as_tensor(residuals <= max(tol * scale, search.floor)),
+        residuals=torch.as_tensor(pairs.residuals),
+        converged=torch.as_tensor(accepted),
         matvecs=search.matvecs,
         provenance={
             "which": which,
             "tol": tol,
-            "certificate": certify,
-            "missed_and_found": search.missed,
-            "complement_searched": search.complement_searched,
+            "certificate": sure.level,
+            "reason": reason,
+            "interrupted": search.interrupted,
+            "basis": basis,
+            "resumed_after": resumed,
+            "missed_and_found": sure.missed,
+            "complement_searched": sure.level == "complete",
             "gaps": [float(gap) for gap in gaps],
-            "angles": [_angle(r, gap) for r, gap in zip(residuals, gaps, strict=True)],
+            "angles": [_angle(r, gap) for r, gap in zip(pairs.residuals, gaps, strict=True)],
             **operator.describe(),
         },
     )
 
 
-class _Search:
-    """One call of `eigenpairs`: its settings, and the products spent."""
+def _run(search: Search, space: KrylovSpace, keep: Checkpoint | None) -> tuple[Found, str]:
+    """Lanczos until the k wanted pairs have converged, or products have run out; and why it ended."""
+    watch = _Measuring(search)
+    reason: str | None = None
+    try:
+        while reason is None:
+            reason = _assessed(search, space, watch)
+            if reason is None:
+                search.step(space)
+                if keep:
+                    keep.write_if_due(search, space)
+    except KeyboardInterrupt:
+        if space.moving:
+            raise
+        search.interrupted, reason = True, "interrupted"
+    if keep and reason in ("interrupted", "max_matvecs"):
+        keep.write(search, space)
+    k = search.wanted.k
+    ritz = space.ritz(search.wanted.order)
+    vectors = space.combine(ritz.coefficients[:, :k])
+    last = space.beta * ritz.coefficients[space.size - 1, :k] if space.size else ritz.values
+    follow = vectors.new_zeros(search.operator.shape[0]) if space.exhausted else space.next.clone()
+    residuals = ritz.residuals[:k] if watch.residuals is None else watch.residuals
+    pairs = Pairs(ritz.values[:k], vectors, residuals)
+    return Found(pairs, watch.residuals is not None, ritz.values[k:], follow, last), reason
 
-    def __init__(
-        self,
-        operator: Operator,
-        which: Which,
-        tol: float,
-        generator: torch.Generator,
-        max_matvecs: int | None,
-        basis_budget: int | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.operator = operator
-        self.key = _KEYS[which]
-        self.tol = tol
-        self.generator = generator
-        self.limit = math.inf if max_matvecs is None else max_matvecs
-        budget = free_memory(operator.device) // 2 if basis_budget is None else basis_budget
-        self.capacity = budget // (operator.shape[0] * operator.dtype.itemsize)
-        self.progress = progress
-        self.matvecs = 0
-        self.missed = 0
-        self.floor = 0.0  # rounding of the operator's products; no residual is asked to be smaller
-        self.complement_searched = False
 
-    def run(self, k: int, start: Tensor | None = None) -> _Found:
-        """Lanczos until the k wanted pairs have converged, or products have run out."""
-        space = self._space(k, start, None)
-        least = min(2 * k + 2, space.dimension)  # after a breakdown k vectors alone need not hold the wanted end
-        while True:
-            self._step(space)
-            if space.size < least and not self._spent():
-                continue
-            if space.size < k or not (self._due(space) or self._spent()):
-                continue
-            ritz = space.ritz(self.order)
-            scale = float(np.abs(ritz.values[:k]).max())
-            worst = float(ritz.residuals[:k].max())
-            self._tell("lanczos", worst / scale if scale else 0.0)
-            self.floor = max(self.floor, space.rounding)
-            if worst <= max(self.tol * scale, self.floor) or space.exhausted or self._spent():
-                break
-            self._restart_if_full(space, ritz, k)
+def _assessed(search: Search, space: KrylovSpace, watch: _Measuring) -> str | None:
+    """Why the search should end here, or None; a full space is restarted."""
+    k = search.wanted.k
+    least = min(2 * k + 2, space.dimension)  # after a breakdown k vectors alone need not hold the wanted end
+    if space.size < k or not (search.spent or (space.size >= least and search.due(space) and space.waiting == 0)):
+        return None
+    ritz = space.ritz(search.wanted.order)
+    scale, worst = float(np.abs(ritz.values[:k]).max()), float(ritz.residuals[:k].max())
+    search.tell("lanczos", worst / scale if scale else 0.0)
+    search.floor = max(search.floor, space.rounding)
+    limit = max(search.settings.tol * scale, search.floor)
+    done = space.exhausted or search.spent
+    if done or worst <= max(limit, _LIES_BELOW * scale if space.rounded else 0.0):
+        if not space.rounded or search.spent:
+            return _why(space.exhausted, worst <= limit)
+        if space.size < watch.rests_until and not (done or space.size >= space.capacity):
+            return None
+        reason = watch.measure(space, ritz, limit)
+        if reason:
+            return reason
+    elif space.size >= space.capacity:
+        search.restart_if_full(space, ritz, k)
+    return None
+
+
+def _why(exhausted: bool, converged: bool) -> str:
+    return "exhausted" if exhausted else "converged" if converged else "max_matvecs"
+
+
+class _Measuring:
+    """Measures the wanted pairs of a rounded basis, and lets the space grow by what is left of them."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.residuals: np.ndarray | None = None  # of the pairs that the search ends with
+        self.rests_until = 0  # size of the space before which measuring again would cost more than it tells
+        self._best, self._idle = math.inf, 0
+
+    def measure(self, space: KrylovSpace, ritz: Ritz, limit: float) -> str | None:
+        """Why the search should end, or None: then the space has been given the residuals to grow by."""
+        k = self.search.wanted.k
         vectors = space.combine(ritz.coefficients[:, :k])
-        last = space.beta * ritz.coefficients[space.size - 1, :k]
-        follow = torch.zeros_like(vectors[0]) if space.exhausted else space.next.clone()
-        return _Found(ritz.values[:k], vectors, ritz.residuals[:k], ritz.values[k:], follow, last, self.matvecs)
-
-    def defect(self, found: _Found) -> float:
-        """How far one random combination of the residuals is from what the recurrence predicts."""
-        k = len(found.values)
-        signs = (torch.randint(0, 2, (k,), generator=self.generator) * 2 - 1).double()
-        vector = found.vectors.T @ signs.to(found.vectors)
-        weights = torch.as_tensor(found.values).double() * signs
-        actual = self._product(vector) - found.vectors.T @ weights.to(found.vectors)
-        predicted = found.next * float(np.dot(found.last, signs.numpy()))
-        return float(torch.linalg.vector_norm((actual - predicted).double()))
-
-    def measured(self, values: np.ndarray, vectors: Tensor) -> np.ndarray:
-        """`|H v - value v|` of each pair, by a product each."""
-        lengths = []
-        for value, vector in zip(values, vectors, strict=True):
-            difference = self._product(vector) - float(value) * vector
-            lengths.append(float(torch.linalg.vector_norm(difference.double())))
-        return np.array(lengths)
-
-    def complete(
-        self, values: np.ndarray, vectors: Tensor, residuals: np.ndarray
-    ) -> tuple[np.ndarray, Tensor, np.ndarray]:
-        """Search the complement, and take in what was missed, until nothing lies beyond the last wanted value."""
-        k = len(values)
-        while vectors.shape[0] < self.operator.shape[0] and not self._spent():
-            value, vector = self._best_outside(values[:k], vectors)
-            if vector is None:
-                self.complement_searched = True
-                break
-            self.missed += 1
-            values = np.append(values, value)
-            residuals = np.append(residuals, self.measured(np.array([value]), vector.unsqueeze(0)))
-            vectors = torch.cat([vectors, vector.unsqueeze(0)])
-            ranked = self.order(values)
-            values, residuals = values[ranked], residuals[ranked]
-            vectors = vectors[torch.as_tensor(ranked.copy(), device=vectors.device)]
+        residuals = np.zeros(k)
+        for index, value in enumerate(ritz.values[:k]):
+            vectors[index] = self.search.rest(float(value), vectors[index])  # in place: k vectors, not 2k
+            residuals[index] = length(vectors[index])
+        worst = float(residuals.max())
+        self._idle = 0 if worst <= _LESS_GAIN * self._best else self._idle + 1
+        self._best = min(self._best, worst)
+        reason = None
+        if worst <= limit:
+            reason = _why(space.exhausted, converged=True)
+        elif space.exhausted or self._idle >= _CHECKS:
+            reason = "exhausted"
+        elif self.search.spent:
+            reason = "max_matvecs"
         else:
-            self.complement_searched = vectors.shape[0] == self.operator.shape[0]
-        return values[:k], vectors[:k], residuals[:k]
-
-    def order(self, values: np.ndarray) -> np.ndarray:
-        """Indices of the values in the wanted order."""
-        return np.argsort(-self.key(values), kind="stable")
-
-    def _best_outside(self, values: np.ndarray, locked: Tensor) -> tuple[float, Tensor | None]:
-        """The best pair of the complement if it lies beyond the last wanted value, else None."""
-        margin = max(self.tol * float(np.abs(values).max()), self.floor)
-        last = float(self.key(values[-1:])[0])
-        space = self._space(1, None, locked, scale=float(np.abs(values).max()))
-        while True:
-            self._step(space)
-            if not (self._due(space) or self._spent()):
-                continue
-            ritz = space.ritz(self.order)
-            value, residual = float(ritz.values[0]), float(ritz.residuals[0])
-            ahead = float(self.key(ritz.values[:1])[0]) - last
-            self._tell("complement", residual / margin * self.tol if margin else 0.0)
-            nothing = space.size >= LOOK_OUTSIDE and ahead + residual <= 0
-            if nothing or residual <= margin or space.exhausted or self._spent():
-                break
-            self._restart_if_full(space, ritz, 1)
-        if ahead <= margin or residual > margin:
-            return value, None
-        vector = space.combine(ritz.coefficients[:, :1])[0]
-        vector = vector - locked.T @ (locked @ vector)
-        return value, vector / torch.linalg.vector_norm(vector)
-
-    def _space(self, k: int, start: Tensor | None, locked: Tensor | None, scale: float = 0.0) -> KrylovSpace:
-        least = min(2 * k + 10, self.operator.shape[0])
-        if self.capacity < least:
-            need = least * self.operator.shape[0] * self.operator.dtype.itemsize
-            raise InputError(
-                f"{k} pairs of a space of {self.operator.shape[0]:,} need a basis of {least} vectors, "
-                f"{need / 2**30:.2f} GiB; raise basis_budget or ask for fewer pairs"
-            )
-        return KrylovSpace(self.operator, self.capacity, self.generator, start, locked, scale)
-
-    def _restart_if_full(self, space: KrylovSpace, ritz: Ritz, k: int) -> None:
-        if space.size >= space.capacity:
-            space.restart(ritz, min(k + max(8, (space.capacity - k) // 2), space.capacity - 1))
-
-    def _due(self, space: KrylovSpace) -> bool:
-        """Whether to look at the Ritz pairs now: at each step while that is cheap, then every few."""
-        return space.size % (1 + space.size // 100) == 0 or space.size >= space.capacity or space.exhausted
-
-    def _step(self, space: KrylovSpace) -> None:
-        space.grow()
-        self.matvecs += 1
-
-    def _product(self, vector: Tensor) -> Tensor:
-        self.matvecs += 1
-        self._tell("certify", 0.0)
-        return self.operator.matvec(vector)
-
-    def _spent(self) -> bool:
-        return self.matvecs >= self.limit
-
-    def _tell(self, stage: str, residual: float) -> None:
-        if self.progress is not None:
-            self.progress(Progress(stage, self.matvecs, residual, self.tol))
+            open_ = vectors[torch.as_tensor(residuals > limit, device=vectors.device)]
+            if space.capacity - space.size < len(open_):
+                space.restart(ritz, min(k + max(8, (space.capacity - k) // 2), space.capacity - len(open_)))
+            if not space.take(open_):
+                reason = "exhausted"
+            self.rests_until = space.size + space.waiting + k
+        self.residuals = residuals if reason else None
+        return reason
 
 
-def _checked_start(start: Tensor, operator: Operator) -> Tensor:
+def _check_words(tol: float, certify: str, basis: str) -> None:
+    if certify not in ("estimate", "full", "complete"):
+        raise InputError(f"certify={certify!r} is unknown; use 'estimate', 'full' or 'complete'")
+    if basis not in STORAGES:
+        raise InputError(f"basis={basis!r} is unknown; use 'memory', 'bfloat16' or 'disk'")
+    if not tol > 0:
+        raise InputError(f"tol={tol} is not positive; 1e-3 is usual, 1e-6 fine, below 1e-7 needs float64")
+
+
+def _started(start: Tensor | Directions | None, operator: Operator, generator: torch.Generator) -> Tensor | None:
     """The user's start vector in the operator's dtype and place."""
-    if tuple(start.shape) != (operator.shape[0],):
-        raise InputError(f"start has shape {tuple(start.shape)}, expected ({operator.shape[0]},)")
-    if not bool(torch.isfinite(start).all()):
+    if start is None:
+        return None
+    vector = start
+    if isinstance(start, Directions):
+        if start.size != operator.shape[0]:
+            raise InputError(f"start holds directions of length {start.size}, the operator has {operator.shape[0]}")
+        vector = _sum_of(start, generator)
+    assert isinstance(vector, Tensor)
+    if tuple(vector.shape) != (operator.shape[0],):
+        raise InputError(f"start has shape {tuple(vector.shape)}, expected ({operator.shape[0]},)")
+    if not bool(torch.isfinite(vector).all()):
         raise InputError("start holds values that are not finite; leave it out for a random start")
-    return start.detach().to(dtype=operator.dtype, device=operator.device)
+    return vector.detach().to(dtype=operator.dtype, device=operator.device)
+
+
+def _sum_of(pairs: Directions, generator: torch.Generator) -> Tensor:
+    """The sum of the vectors, weighted by their values where they are known, with a random part; of length near 1."""
+    weights = torch.ones(len(pairs), dtype=torch.float64) if pairs.values is None else pairs.values.nan_to_num()
+    if not bool(weights.any()):
+        weights = torch.ones_like(weights)
+    total = pairs.rows.combine(weights).double()
+    draw = torch.randn(pairs.size, generator=generator, dtype=torch.float64).to(total)
+    warm: Tensor = total / torch.linalg.vector_norm(total) + _MIXED_IN * draw / torch.linalg.vector_norm(draw)
+    return warm
+
+
+def _filled(pairs: Pairs, k: int, generator: torch.Generator) -> Pairs:
+    """k pairs: those there are, then random vectors of which nothing is known."""
+    more = k - len(pairs.values)
+    if not more:
+        return pairs
+    draws = torch.randn(more, pairs.vectors.shape[1], generator=generator, dtype=torch.float64).to(pairs.vectors)
+    for _ in range(2):
+        draws = draws - (draws @ pairs.vectors.T) @ pairs.vectors
+        draws = torch.linalg.qr(draws.T).Q.T
+    values = np.append(pairs.values, np.full(more, np.nan))
+    return Pairs(values, torch.cat([pairs.vectors, draws]), np.append(pairs.residuals, np.full(more, np.inf)))
 
 
 def _gaps(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Distance of each value to the nearest other one that was seen."""
+    """Distance of each value to the nearest other one that was seen; 0 where the value is not known."""
     everything = np.concatenate([values, others])
     distances = np.abs(values[:, None] - everything[None, :])
     distances[range(len(values)), range(len(values))] = np.inf
-    nearest: np.ndarray = distances.min(axis=1)
-    return np.where(np.isfinite(nearest), nearest, np.abs(values))
+    nearest: np.ndarray = np.where(np.isnan(distances), np.inf, distances).min(axis=1)
+    return np.where(np.isnan(values), 0.0, np.where(np.isfinite(nearest), nearest, np.abs(values)))
 
 
 def _angle(residual: Any, gap: Any) -> float:
     """The bound on the angle to the true eigenvector, at most a right angle."""
     return float(math.asin(min(1.0, residual / gap))) if gap > 0 else math.pi / 2
+
+
+def pass_on_interrupt(pairs: Directions) -> None:
+    """Raise KeyboardInterrupt if Ctrl-C ended the search: for callers to whom half a result is of no use."""
+    if pairs.provenance.get("interrupted"):
+        raise KeyboardInterrupt
