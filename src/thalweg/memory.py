@@ -1,10 +1,15 @@
-"""How much memory is free, and how much this process holds."""
+"""How much memory is free, how much this process holds, and how much a graph saves."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
+from torch import Tensor
+
+T = TypeVar("T")
 
 
 def free_memory(device: torch.device) -> int:
@@ -33,3 +38,23 @@ def held_memory(device: torch.device) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def saved_bytes(build: Callable[[], T], parameters: Iterable[Tensor]) -> tuple[T, int]:
+    """What `build()` returns, and the bytes that autograd saves meanwhile: each storage once, parameters left out."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in parameters}
+    sizes: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            # a batch is often a view of the whole data: what it shows counts, not what lies behind it
+            seen = min(storage.nbytes(), tensor.numel() * tensor.element_size())
+            sizes[storage.data_ptr()] = max(seen, sizes.get(storage.data_ptr(), 0))
+            held.append(tensor.detach())  # keeps the address from being used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        built = build()
+    return built, sum(sizes.values())

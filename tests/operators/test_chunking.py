@@ -87,6 +87,16 @@ def test_the_fastest_size_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_chunks(problem, "auto")[1].size is None  # a gain within noise
 
 
+def test_many_small_batches_are_joined_without_timing() -> None:
+    case = small_case((100,) * 12)
+    operator = Problem(case.model, classify, case.batches).hessian()
+    assert (operator.describe()["chunk"], operator.describe()["chunk_reason"]) == (1200, "joined")
+    vector = random_vector(operator.shape[0])
+    assert relative_error(operator @ vector, case.truth.hessian @ vector) < 1e-13
+    large = small_case((700, 500))
+    assert Problem(large.model, classify, large.batches).hessian().describe()["chunk_reason"] == "small"
+
+
 def test_real_timings_give_the_same_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "WORTHWHILE", 0.0)
     monkeypatch.setattr(chunking, "CLEARLY", 1e9)

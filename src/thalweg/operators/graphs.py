@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError, StaleOperatorError
-from thalweg.memory import free_memory, held_memory
+from thalweg.memory import free_memory, held_memory, saved_bytes
 from thalweg.operators.base import BatchLosses, Operator, Term
 from thalweg.operators.chunking import Chunking
 from thalweg.space import LayerChoice, ParameterSpace
@@ -148,23 +148,9 @@ class KeptGraphs(Generic[G]):
                     tensor.requires_grad_(True)
 
     def _measure(self, term: Term) -> int:
-        """Bytes that one batch's graph holds, each storage once."""
-        own = {tensor.untyped_storage().data_ptr() for tensor in self.parameters}
-        sizes: dict[int, int] = {}
-        held: list[Tensor] = []
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                # a batch is often a view of the whole data: what it shows counts, not what lies behind it
-                seen = min(storage.nbytes(), tensor.numel() * tensor.element_size())
-                sizes[storage.data_ptr()] = max(seen, sizes.get(storage.data_ptr(), 0))
-                held.append(tensor.detach())  # keeps the address from being used twice
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            graph = self.kind.build(term, self._inputs)
-        return self.kind.own_bytes(graph) + sum(sizes.values())
+        """Bytes that one batch's graph holds."""
+        graph, saved = saved_bytes(lambda: self.kind.build(term, self._inputs), self.parameters)
+        return self.kind.own_bytes(graph) + saved
 
     def _all(self) -> Generator[tuple[int, G], None, None]:
         yield from self._graphs.items()
