@@ -83,7 +83,9 @@ def test_the_fastest_size_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (chosen.size, chosen.reason) == (32, "timed")
     assert tried == [200, 16, 32, 64, 128]
     assert losses.describe()["batches"] == 19
-    planted.update({16: 4.99, 32: 4.98, 64: 4.97, 128: 4.96})
+    planted.update({200: 0.9})  # the batches as given are the best, though sizes around them are worse
+    assert choose_chunks(problem, "auto")[1].size is None
+    planted.update({200: 5.0, 16: 4.99, 32: 4.98, 64: 4.97, 128: 4.96})
     assert choose_chunks(problem, "auto")[1].size is None  # a gain within noise
 
 

@@ -8,6 +8,7 @@ cut is used only after loss and gradient have come out as before.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from thalweg.memory import saved_bytes
 from thalweg.operators.base import BatchLosses, Term, loss_and_gradient
 
 SMALLEST = 16
+PROBE = 128
+"""Samples that the first guess at the time of a gradient is made with."""
 TOLERANCE = 1e-5
 """How far loss and gradient may move, relatively, when the data is cut otherwise."""
 
@@ -94,27 +97,27 @@ def choose_chunks(losses: Choppable, size: int | str | None) -> tuple[BatchLosse
 def _fastest(losses: Choppable, seconds: dict[int, float]) -> int | str:
     """The size with the shortest product for each sample, or why none was looked for."""
     samples = int(losses.describe()["samples"])
-    probe = losses.chopped(SMALLEST, 1)
+    with losses.evaluating():
+        given = next(iter(losses.terms()))
+    probe = losses.chopped(min(given.samples, PROBE), 1)
     if probe is None:
         return "indivisible"
     if _gradient_seconds(probe) * samples < WORTHWHILE:
         return _joined(losses, probe, samples)
-    with losses.evaluating():
-        given = next(iter(losses.terms()))
-        if given.samples <= samples // SHARE:
+    if given.samples <= samples // SHARE:
+        with losses.evaluating():
             seconds[0] = _product_seconds(given, losses.parameters())
-    best, chosen = seconds.get(0, float("inf")), 0
     size, worse = SMALLEST, 0
     while size <= samples // SHARE and worse < 2:
         piece = losses.chopped(size, 1)
         assert piece is not None
+        shortest = min((value for tried, value in seconds.items() if tried), default=math.inf)
         with piece.evaluating():
             seconds[size] = _product_seconds(next(iter(piece.terms())), piece.parameters())
-        worse = worse + 1 if seconds[size] > best else 0
-        if seconds[size] < CLEARLY * best:
-            best, chosen = seconds[size], size
+        worse = worse + 1 if seconds[size] > shortest else 0
         size *= 2
-    return chosen or "small"
+    best = min((tried for tried in seconds if tried), key=lambda tried: seconds[tried], default=0)
+    return best if best and seconds[best] < CLEARLY * seconds.get(0, math.inf) else "small"
 
 
 def _joined(losses: Choppable, probe: BatchLosses, samples: int) -> int | str:

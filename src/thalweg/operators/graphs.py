@@ -6,6 +6,7 @@ through it is a `Kind`; holding, budgeting, rebuilding and noticing changed weig
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError, StaleOperatorError
 from thalweg.memory import free_memory, held_memory, saved_bytes
-from thalweg.operators.base import BatchLosses, Operator, Term
+from thalweg.operators.base import BatchLosses, Operator, Term, all_finite
 from thalweg.operators.chunking import Chunking
 from thalweg.space import LayerChoice, ParameterSpace
 
@@ -117,7 +118,7 @@ class KeptGraphs(Generic[G]):
         with closing(self._all()) as graphs:  # closed on errors too: it may be holding the model in evaluation
             for _, graph in graphs:
                 self.kind.add(total, graph, vectors, part, self._inputs)
-        if not bool(torch.isfinite(total).all()):
+        if not all_finite(total):
             self._name_the_batch(vectors, part)
         return total
 
@@ -238,13 +239,16 @@ def weights_state(parameters: Sequence[Tensor]) -> list[tuple[int, int, float]]:
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    """A weighted sum of the entries in which each place counts differently, without a second tensor of that size."""
+    """A weighted sum of the entries in which each place counts differently: one read, no second tensor of that size."""
     flat = tensor.reshape(-1)
     width = min(max(flat.numel(), 1), 4096)
-    whole = flat.numel() // width * width
-    block = flat[:whole].view(-1, width)
-    total = flat.new_zeros((), dtype=torch.float64)
-    for sums in (block.sum(dim=0, dtype=torch.float64), block.sum(dim=1, dtype=torch.float64), flat[whole:].double()):
-        places = torch.arange(sums.numel(), device=flat.device, dtype=torch.float64)
-        total = total + sums @ torch.cos(places + 0.5)
-    return total
+    rows, rest = divmod(flat.numel(), width)
+    places = _places(max(width, rows), tensor.dtype, tensor.device)
+    block = flat[: rows * width].view(rows, width)
+    return ((block @ places[:width]) @ places[:rows].flip(0) + flat[rows * width :] @ places[:rest]).double()
+
+
+@functools.lru_cache(maxsize=32)
+def _places(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What each place counts: numbers that hardly ever add up."""
+    return torch.cos(torch.arange(count, dtype=torch.float64) ** 1.5 + 0.5).to(dtype=dtype, device=device)
