@@ -123,7 +123,7 @@ class Search:
 
     def due(self, space: KrylovSpace) -> bool:
         """Whether to look at the Ritz pairs now: at each step while that is cheap, then every few."""
-        return space.size % (1 + space.size // 25) == 0 or space.size >= space.capacity or space.exhausted
+        return space.size % (1 + space.size // 40) == 0 or space.size >= space.capacity or space.exhausted
 
     def restart_if_full(self, space: KrylovSpace, ritz: Ritz, k: int) -> None:
         """Shrink a full space to its best Ritz vectors."""
