@@ -98,3 +98,9 @@ def test_digits_learn_and_leave_the_global_generator_alone() -> None:
     assert sum(len(batch[1]) for batch in task.train) == 1437
     again = digits_task(seed=1)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(task.train, again.train, strict=True))
+
+
+@pytest.mark.parametrize("hidden", [3, "128", (16, 0), (2.5,)])
+def test_digits_want_widths(hidden: object) -> None:
+    with pytest.raises(InputError, match=r"hidden=.*--set 'hidden=\(128, 64\)'"):
+        digits_task(hidden=hidden)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.errors import MissingExtraError
+from thalweg.errors import InputError, MissingExtraError
 from thalweg.task import Task
 
 HELD_OUT = 360
@@ -30,8 +30,11 @@ def digits_task(hidden: Sequence[int] = (128, 64), batch: int = 256, seed: int =
         seed: for the split of the data and the first weights.
 
     Raises:
+        InputError: if `hidden` is no sequence of widths.
         MissingExtraError: if scikit-learn is not installed.
     """
+    if isinstance(hidden, (str, int)) or not all(isinstance(width, int) and width > 0 for width in hidden):
+        raise InputError(f"hidden={hidden!r}: give the widths of the hidden layers, as in --set 'hidden=(128, 64)'")
     images, labels = _load()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     images, labels = images[order], labels[order]
