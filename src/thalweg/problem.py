@@ -203,6 +203,7 @@ class Problem:
         chunk: int | Literal["auto"] | None = "auto",
     ) -> GradientGraphs:
         """Gradient graphs that several operators can share; arguments as for `hessian`."""
+        _check_chunk(chunk)
         losses, chunking = choose_chunks(self, chunk)
         return gradient_graphs(losses, memory_budget, layers, chunking)
 
@@ -225,7 +226,6 @@ class Problem:
             InputError: if `layers` matches nothing, or `chunk` is no size.
         """
         self.space.chosen(layers)
-        _check_chunk(chunk)
         return HessianOperator(self.graphs(memory_budget, layers, chunk), layers)
 
     def gauss_newton(

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.prove
 def package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"{name} is not installed; `make prove` installs it")
+        pytest.fail(f"{name} is not installed; `make prove` installs it")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -114,6 +114,8 @@ def test_no_size_is_refused(chunk: Any) -> None:
     case = small_case()
     with pytest.raises(InputError, match=r"chunk=.*give a number of samples"):
         Problem(case.model, classify, case.batches).hessian(chunk=chunk)
+    with pytest.raises(InputError, match=r"chunk=.*give a number of samples"):
+        Problem(case.model, classify, case.batches).graphs(chunk=chunk)
 
 
 def test_a_bad_batch_is_named_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
