@@ -89,11 +89,12 @@ prove: setup-test
 	@$(PIP) install --no-deps -r tests/models/requirements.txt
 	$(BIN)/python -m pytest -m prove -s
 
-# BENCH takes options that both know, as in: make bench BENCH='--workload mlp'. Needs the package dataset-fashion-mnist, see
-# src/thalweg/tasks/fashion_mnist.py; the peers get an environment of their own in benchmarks/.venv.
+# BENCH takes options that all of them know, as in: make bench BENCH='--workload mlp'. Each script writes its own section of
+# benchmarks/RESULTS.md, each workload apart, so that they can also be run one by one. All together take hours. Needs the
+# package dataset-fashion-mnist, see src/thalweg/tasks/fashion_mnist.py; the peers get an environment in benchmarks/.venv.
+BENCHMARKS := peers products overhead layers warm growth
 bench: setup-test
-	$(BIN)/python -m benchmarks.peers $(BENCH)
-	$(BIN)/python -m benchmarks.products $(BENCH)
+	@set -e; for script in $(BENCHMARKS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script $(BENCH); done
 
 study: setup-demo
 	@if [ -f src/thalweg/study.py ]; then $(BIN)/thalweg claims --out out/study; \

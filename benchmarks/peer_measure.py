@@ -8,12 +8,26 @@ import gc
 import re
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from benchmarks.workloads import Loaded, gradient
+
+_BEGIN = time.perf_counter()
+
+
+def say(words: str) -> None:
+    """A line on standard error, with the time of day and the seconds that this process has run."""
+    print(f"[{time.strftime('%H:%M:%S')} {time.perf_counter() - _BEGIN:6.0f} s] {words}", file=sys.stderr, flush=True)
+
+
+def once(action: Callable[[], object]) -> float:
+    """Seconds of an action, done once."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def seconds(action: Callable[[], object], repeats: int = 5, warm: int = 1) -> float:
@@ -26,12 +40,7 @@ def seconds(action: Callable[[], object], repeats: int = 5, warm: int = 1) -> fl
     """
     for _ in range(warm):
         action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(once(action) for _ in range(repeats))
 
 
 def gradient_seconds(workload: Loaded, batch: int | None = None, repeats: int = 5) -> float:
@@ -67,16 +76,3 @@ def _status(key: str) -> int:
     except OSError:
         found = None
     return int(found[1]) * 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def ritz(alphas: list[float], betas: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ritz values, descending, and their residuals, in float64.
-
-    Args:
-        alphas: diagonal `(m,)`.
-        betas: `(m,)`.
-    """
-    diagonal = torch.tensor(alphas, dtype=torch.float64)
-    off = torch.tensor(betas[: len(alphas) - 1], dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1))
-    return values.flip(0), vectors[-1].flip(0) * betas[len(alphas) - 1]

@@ -1,11 +1,12 @@
 """One contestant, one workload, one process: reads plain tensors, times its pairs, writes plain tensors.
 
-    python -m benchmarks.peer_worker tune CONTESTANT WORKLOAD_FOLDER OUT.json [SETTINGS.json]
+    python -m benchmarks.peer_worker reference thalweg WORKLOAD_FOLDER OUT.json SETTINGS.json
+    python -m benchmarks.peer_worker tune CONTESTANT WORKLOAD_FOLDER OUT.json REFERENCE.json
     python -m benchmarks.peer_worker run CONTESTANT WORKLOAD_FOLDER OUT.json SETTINGS.json
-    python -m benchmarks.peer_worker layers eigenthings WORKLOAD_FOLDER OUT.json
 
-`tune` spends as long as it likes to find a contestant's best settings; none of that is charged to it. `run` times one
-gradient, then the whole way to ten pairs, from the model and the data on, with these settings.
+`reference` foretells how many products are needed (`benchmarks.peer_reference`). `tune` finds a contestant's best
+settings; neither is charged to it. `run` times one gradient, then the whole way to ten pairs, from the model and the
+data on, with these settings.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import statistics
 import sys
 import time
@@ -24,18 +26,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from benchmarks.peer_measure import forget_peak, gradient_seconds, peak, ritz, seconds
-from benchmarks.workloads import Batches, Flat, Loaded, load
+from benchmarks.peer_measure import forget_peak, gradient_seconds, once, peak, say, seconds
+from benchmarks.peer_reference import AIM, LEFT_TO_SOLVER, SEED, least_basis, reference, ritz, start_vector
+from benchmarks.workloads import Batches, Flat, Loaded, load, problem_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from thalweg.solvers.lanczos import eigenpairs
+
 K = 10
 LIMIT = 1e-3
-AIM = 0.97e-3
-"""What a contestant's own estimate is tuned to, since rounding adds a little to the true residual."""
+SLOW = 1.5
+"""A batch size whose first product takes so many times the best so far is not tried again."""
 
-SEED = 0
 Settings = dict[str, Any]
 
 
@@ -61,8 +65,8 @@ class Solved:
 class Contestant(Protocol):
     """Best settings, and the solution with them."""
 
-    def tune(self, workload: Loaded) -> Settings:
-        """Find the best settings, at no cost to the contestant."""
+    def tune(self, workload: Loaded, known: Settings) -> Settings:
+        """Find the best settings, at no cost to the contestant; `known` is what `reference` found."""
         ...
 
     def solve(self, workload: Loaded, settings: Settings) -> Solved:
@@ -73,22 +77,15 @@ class Contestant(Protocol):
 class Thalweg:
     """thalweg with its defaults; `memory_budget` among the settings caps its kept graphs."""
 
-    def tune(self, workload: Loaded) -> Settings:
-        """Nothing to tune; the import is not timed, as the peers' are not."""
-        import thalweg
-        import thalweg.tasks.fashion_mnist  # noqa: F401
-
+    def tune(self, workload: Loaded, known: Settings) -> Settings:
+        """Nothing to tune."""
         return {}
 
     def solve(self, workload: Loaded, settings: Settings) -> Solved:
         """`eigenpairs(problem.hessian(), k=10)`."""
-        import thalweg as tw
-        from thalweg.tasks.fashion_mnist import cross_entropy_of_output, output_of_inputs
-
-        loss = tw.Loss(output_of_inputs, cross_entropy_of_output)
-        problem = tw.Problem(workload.model, loss, workload.batches())
+        problem = problem_of(workload)
         hessian = problem.hessian(**settings)
-        pairs = tw.eigenpairs(hessian, k=K, tol=LIMIT, certify="estimate", seed=SEED)
+        pairs = eigenpairs(hessian, k=K, tol=LIMIT, certify="estimate", seed=SEED)
         names = [name for name, _ in workload.model.named_parameters()]
         if list(problem.space.names) != names:
             raise ValueError("thalweg's order of parameters is not that of named_parameters")
@@ -119,34 +116,16 @@ class Curvlinops:
             model, nn.CrossEntropyLoss(), list(model.parameters()), data, check_deterministic=False
         )
 
-    def tune(self, workload: Loaded) -> Settings:
+    def tune(self, workload: Loaded, known: Settings) -> Settings:
         """Fastest batch size, then basis and tolerance."""
         batch, times = fastest(workload, lambda size: self.operator(workload, size).__matmul__)
-        operator = self.operator(workload, batch)
-        start = start_vector(operator.shape[0])
-        alphas, betas = lanczos(operator.__matmul__, start, K, AIM)
         settings: Settings = {"batch": batch, "batch_seconds": times}
+        tridiagonal = known["alphas"], known["betas"]
         if self.restarted:
-            values, _ = ritz(alphas, betas)
+            values, _ = ritz(tridiagonal)
+            operator = self.operator(workload, batch)
             return self._loosest(workload, operator, settings, AIM * float(values[0] / values[K - 1]))
-        return self._smallest(workload, operator, settings, len(alphas))
-
-    def _smallest(self, workload: Loaded, operator: Any, settings: Settings, steps: int) -> Settings:
-        """The least basis that does, around the length of a Lanczos run that does; ARPACK begins one product ahead."""
-        best, ncv, step = None, steps - 1, -1
-        while K + 1 < ncv < steps + 12:
-            tried = {**settings, "ncv": ncv, "tol": 0.1}  # it stops at its first look, with a full basis
-            good = self._meets(workload, operator, tried)
-            if good:
-                best = tried
-            if good and step > 0:
-                return tried
-            if not good and step < 0:
-                if best is not None:
-                    return best
-                step = 1
-            ncv += step
-        raise ArithmeticError(f"ARPACK does not reach the residual with a basis of {ncv}")
+        return {**settings, "ncv": least_basis(tridiagonal, K), "tol": LEFT_TO_SOLVER}
 
     def _loosest(self, workload: Loaded, operator: Any, settings: Settings, tol: float) -> Settings:
         """The largest tolerance of a row that does."""
@@ -205,17 +184,10 @@ class Eigenthings:
         loss = supervised_loss(nn.functional.cross_entropy)
         return HessianOperator(Flat(workload.model), flat_targets(workload.batches(batch)), loss)
 
-    def tune(self, workload: Loaded) -> Settings:
-        """Fastest batch size, then the number of steps."""
+    def tune(self, workload: Loaded, known: Settings) -> Settings:
+        """Fastest batch size; the number of steps is known."""
         batch, times = fastest(workload, lambda size: self.operator(workload, size).matvec)
-        operator = self.operator(workload, batch)
-        steps = len(lanczos(operator.matvec, start_vector(operator.size), K, AIM)[0])
-        settings = {"batch": batch, "batch_seconds": times, "max_iter": steps}
-        solved = self.solve(workload, settings)
-        while residual(operator.matvec, solved) > 0.99 * LIMIT * float(solved.values[0]):
-            settings["max_iter"] += 1
-            solved = self.solve(workload, settings)
-        return settings
+        return {"batch": batch, "batch_seconds": times, "max_iter": known["steps"]}
 
     def solve(self, workload: Loaded, settings: Settings) -> Solved:
         """`lanczos(operator, k=10, max_iter=..., which="LA")`."""
@@ -252,7 +224,7 @@ class PyHessian:
 
         return multiply
 
-    def tune(self, workload: Loaded) -> Settings:
+    def tune(self, workload: Loaded, known: Settings) -> Settings:
         """Fastest batch size, among them one batch of all samples."""
         batch, times = fastest(workload, lambda size: self.product(self.tool(workload, size)))
         return {"batch": batch, "batch_seconds": times}
@@ -319,54 +291,26 @@ def flat_targets(batches: Batches) -> Batches:
     return [(x, y.reshape(-1)) for x, y in batches]
 
 
-def start_vector(size: int) -> Tensor:
-    """Where Lanczos starts: what hessian-eigenthings draws for this seed."""
-    return torch.randn(size, generator=torch.Generator().manual_seed(SEED))
-
-
 def fastest(workload: Loaded, make: Callable[[int], Callable[[Tensor], object]]) -> tuple[int, dict[int, float]]:
-    """The batch size with the fastest product, and the time of each.
+    """The batch size with the fastest product, and the shortest time of each.
+
+    Two products for each size, or one where that took half as long again as the best so far.
 
     Args:
         workload: model and data.
         make: gives the product for a batch size.
     """
     vector = start_vector(sum(p.numel() for p in workload.parameters()))
-    times = {}
-    for size in workload.batch_sizes():
-        product = make(size)
-        times[size] = seconds(lambda: product(vector), repeats=3)  # noqa: B023 - called at once
+    times: dict[int, float] = {}
+    for size in workload.few_batch_sizes():
+        product = functools.partial(make(size), vector)
+        spent = once(product)
+        if spent <= SLOW * min(times.values(), default=math.inf):
+            spent = min(spent, once(product))
+        times[size] = spent
+        say(f"    batches of {size}: {spent:.3g} s a product")
+        del product  # and its graph, before the next one's is built
     return min(times, key=lambda size: times[size]), times
-
-
-def lanczos(
-    product: Callable[[Tensor], Tensor], start: Tensor, k: int, limit: float
-) -> tuple[list[float], list[float]]:
-    """Diagonal and off-diagonal of the shortest Lanczos run whose k largest Ritz pairs have converged.
-
-    Args:
-        product: of a symmetric matrix.
-        start: where to begin.
-        k: pairs.
-        limit: largest residual over the largest value.
-    """
-    basis = [start / start.norm()]
-    alphas: list[float] = []
-    betas: list[float] = []
-    while True:
-        vector = product(basis[-1])
-        alphas.append(float(vector.double() @ basis[-1].double()))
-        rows = torch.stack(basis)
-        for _ in range(2):
-            vector = vector - rows.T @ (rows @ vector)
-        betas.append(float(vector.norm()))
-        basis.append(vector / betas[-1])
-        if len(alphas) >= k:
-            values, last = ritz(alphas, betas)
-            if float(last[:k].abs().max()) <= limit * float(values[0]) or len(alphas) == len(start):
-                return alphas, betas
-        if len(alphas) >= 1000:
-            raise ArithmeticError("1,000 Lanczos steps are not enough")
 
 
 def residual(product: Callable[[Tensor], Tensor], solved: Solved) -> float:
@@ -413,51 +357,17 @@ def run(name: str, workload: Loaded, settings: Settings) -> tuple[dict[str, Any]
     return record, solved
 
 
-def layers_by_filter(workload: Loaded) -> dict[str, Any]:
-    """Each layer's largest eigenvalue by hessian-eigenthings with `param_filter`, layer by layer.
-
-    Its fastest batch size for the whole network, and for each layer the number of steps that just converges; neither is
-    charged.
-    """
-    from hessian_eigenthings import HessianOperator
-    from hessian_eigenthings import lanczos as run
-    from hessian_eigenthings.loss_fns import supervised_loss
-
-    batch, _ = fastest(workload, lambda size: Eigenthings().operator(workload, size).matvec)
-    data = flat_targets(workload.batches(batch))
-    model = Flat(workload.model)
-    loss = supervised_loss(nn.functional.cross_entropy)
-    layers: dict[str, dict[str, float]] = {}
-    total, products = 0.0, 0
-    for layer in dict.fromkeys(name.rpartition(".")[0] for name, _ in workload.model.named_parameters()):
-
-        def chosen(name: str, _: object, layer: str = layer) -> bool:
-            return name.rpartition(".")[0].removeprefix("model").removeprefix(".") == layer
-
-        operator = HessianOperator(model, data, loss, param_filter=chosen)
-        steps = len(lanczos(operator.matvec, start_vector(operator.size), 1, AIM)[0])
-        start = time.perf_counter()
-        operator = HessianOperator(model, data, loss, param_filter=chosen)
-        result = run(operator, k=1, max_iter=steps, which="LA", reorthogonalize=True, seed=SEED)
-        spent = time.perf_counter() - start
-        layers[layer] = {"value": float(result.eigenvalues[0]), "seconds": spent, "products": steps}
-        total, products = total + spent, products + steps
-    unit = gradient_seconds(workload)
-    return {"layers": layers, "seconds": total, "products": products, "batch": batch, "gradient_seconds": unit}
-
-
 def main(arguments: list[str]) -> None:
-    mode, name, folder, out, *more = arguments
+    mode, name, folder, out, given = arguments
     warnings.simplefilter("ignore")
     workload = load(Path(folder))
-    settings = json.loads(Path(more[0]).read_text()) if more else {}
-    if mode == "layers":
-        with attention(name):
-            Path(out).write_text(json.dumps(layers_by_filter(workload)))
+    settings = json.loads(Path(given).read_text())
+    if mode == "reference":
+        Path(out).write_text(json.dumps(reference(workload, K)))
         return
     if mode == "tune":
         with attention(name):
-            Path(out).write_text(json.dumps(CONTESTANTS[name].tune(workload)))
+            Path(out).write_text(json.dumps(CONTESTANTS[name].tune(workload, settings)))
         return
     record, solved = run(name, workload, settings)
     tensors = {"values": solved.values.double(), "vectors": solved.vectors.contiguous()}

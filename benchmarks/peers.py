@@ -8,34 +8,37 @@ same weights and samples. Before anything is timed each peer may choose its batc
 that is charged to it. thalweg runs with its defaults, and what it times for itself is charged. The runs are
 interleaved; every pair that comes back is checked by products in float64 that owe nothing to any contestant.
 
-Writes its tables into benchmarks/RESULTS.md (with --quick only prints them).
+PyHessian makes up to a hundred products for each pair, over an hour on the larger two workloads; there it is left out
+unless --peers names it. Writes a section for each workload into benchmarks/RESULTS.md (with --quick only prints them).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import functools
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peer_environment import ROOT, child_environment, machine, peer_python, write_section
+from benchmarks.peer_environment import OURS, child, peer_python
+from benchmarks.peer_measure import say
 from benchmarks.peer_truth import Checked, check
-from benchmarks.workloads import WORKLOADS, Loaded, load, prepare
+from benchmarks.results import Report, options, through_workloads
+from benchmarks.workloads import load
 from safetensors.torch import load_file
 
-OURS = "thalweg"
 BUDGETED = "thalweg-budget"
 PEERS = ("curvlinops", "eigenthings", "pyhessian")
 MORE = ("curvlinops-restarted",)
+SLOW = {"pyhessian": ("resnet", "transformer")}
+"""On which workloads a peer is left out unless it is asked for."""
+
+COUNTS = {"curvlinops": "ncv", "eigenthings": "max_iter"}
+"""The setting that is the number of products, and goes up by one where it turns out one too small."""
+
 LIMIT = 1e-3
-RESULTS = Path(__file__).parent / "RESULTS.md"
 NAMES = {
     OURS: "**thalweg**",
     BUDGETED: "thalweg, kept graphs capped at the best peer's peak",
@@ -66,49 +69,19 @@ class Run:
         return float(self.checked.residuals.max()) <= LIMIT
 
 
-def child(mode: str, name: str, folder: Path, out: Path, settings: Path | None = None) -> dict[str, Any]:
-    """One process of the worker, and what it wrote.
-
-    Args:
-        mode: "tune" or "run".
-        name: of the contestant.
-        folder: of the workload.
-        out: where it writes.
-        settings: what tuning found.
-
-    Raises:
-        RuntimeError: if the process fails.
-    """
-    python = sys.executable if name.startswith(OURS) else str(peer_python())
-    command = [python, "-m", "benchmarks.peer_worker", mode, name, str(folder), str(out)]
-    done = subprocess.run(
-        [*command, *([str(settings)] if settings else [])],
-        cwd=ROOT,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{mode} of {name} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(out.read_text())
-    return result
-
-
 class Round:
     """All contestants on one workload.
 
     Args:
-        folder: of the workload.
+        folder: of the workload; the processes write there.
         peers: contestants beside thalweg.
-        scratch: for what the processes write.
         budgeted: also run thalweg with its kept graphs capped at the fastest good peer's peak.
     """
 
-    def __init__(self, folder: Path, peers: Sequence[str], scratch: Path, budgeted: bool) -> None:
+    def __init__(self, folder: Path, peers: Sequence[str], budgeted: bool) -> None:
         self.folder = folder
         self.workload = load(folder)
         self.peers = peers
-        self.scratch = scratch
         self.budgeted = budgeted
         self.runs: list[list[Run]] = []
         self.tuned: dict[str, dict[str, Any]] = {}
@@ -117,10 +90,12 @@ class Round:
 
     def tune(self) -> None:
         """Best settings of every contestant; who fails here is reported and left out."""
+        say("  foretelling the number of products")
+        known = self._child("reference", OURS, {})
         for name in (OURS, *self.peers):
             say(f"  tuning {name}")
             try:
-                self._keep(name, child("tune", name, self.folder, self.scratch / f"tuned-{name}.json"))
+                self.tuned[name] = self._child("tune", name, known)
             except RuntimeError as error:
                 self.failed[name] = str(error).strip().splitlines()[-1]
                 say(f"  {error}")
@@ -133,24 +108,33 @@ class Round:
         self.hopeless |= {run.name for run in runs if run.name != OURS and not run.good}
         best = fastest([run for run in runs if run.name != OURS])
         if self.budgeted and best is not None:
-            self._keep(BUDGETED, {"memory_budget": grown(best)})
+            self.tuned[BUDGETED] = {"memory_budget": grown(best)}
             runs.append(self._run(BUDGETED))
         self.runs.append(runs)
 
-    def _keep(self, name: str, settings: dict[str, Any]) -> None:
-        self.tuned[name] = settings
-        (self.scratch / f"settings-{name}.json").write_text(json.dumps(settings))
-
     def _run(self, name: str) -> Run:
-        out = self.scratch / f"run-{name}.json"
-        record = child("run", name, self.folder, out, self.scratch / f"settings-{name}.json")
-        tensors = load_file(out.with_suffix(".safetensors"))
+        """One run; again with more products where the foretold number is a little too small."""
+        for _ in range(4):
+            run = self._run_once(name)
+            if run.good or name not in COUNTS:
+                break
+            self.tuned[name][COUNTS[name]] += 1
+            say(f"  {name} missed the residual by rounding: again with {self.tuned[name][COUNTS[name]]}")
+        return run
+
+    def _run_once(self, name: str) -> Run:
+        record = self._child("run", name, self.tuned[name])
+        tensors = load_file(self.folder / f"run-{name}.safetensors")
+        say(f"  {name}: {record['seconds']:.2f} s, {record['products']} products; checking")
         run = Run(name, record, check(self.workload, tensors["values"], tensors["vectors"]))
         say(
-            f"  {name}: {record['seconds']:.2f} s, {record['products']} products, {in_gradients(run):.0f} gradients, "
-            f"residual {float(run.checked.residuals.max()):.1e}, {grown(run) / 2**20:.0f} MiB"
+            f"  {name}: {in_gradients(run):.0f} gradients, residual {float(run.checked.residuals.max()):.1e}, "
+            f"{grown(run) / 2**20:.0f} MiB"
         )
         return run
+
+    def _child(self, mode: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        return child("peer_worker", mode, name, self.folder, self.folder / f"{mode}-{name}.json", settings)
 
 
 def fastest(runs: Sequence[Run]) -> Run | None:
@@ -168,22 +152,14 @@ def in_gradients(run: Run) -> float:
     return float(run.record["seconds"]) / float(run.record["gradient_seconds"])
 
 
-def table(title: str, workload: Loaded, done: Round) -> str:
-    """Markdown for one workload: medians over the repeats.
-
-    Args:
-        title: heading.
-        workload: model and data.
-        done: its runs.
-    """
+def table(done: Round) -> list[str]:
+    """Markdown for one workload: medians over the repeats."""
     head = (
         "| | seconds | products | gradients | gradients a product | peak memory, MiB (process) | "
         "largest residual / λ₁ | orthonormality | λ₁ | λ₁₀ |"
     )
-    facts = workload.facts
+    workload, facts = done.workload, done.workload.facts
     lines = [
-        f"### {title}",
-        "",
         f"P = {facts['parameters']:,}; {facts['training_steps']} training steps, last loss "
         f"{facts['last_training_loss']:.3f}; batches as given: {workload.samples // workload.batch} of "
         f"{workload.batch}. {len(done.runs)} interleaved repeats, medians.",
@@ -192,13 +168,15 @@ def table(title: str, workload: Loaded, done: Round) -> str:
         "|---|" + "---|" * 9,
     ]
     top = max((float(run.checked.quotients.min()) for run in done.runs[0] if run.good), default=0.0)
-    for name in (OURS, *done.peers, BUDGETED):
+    for name in (OURS, *done.peers, *[one for one in PEERS if one not in done.peers], BUDGETED):
         runs = [run for repeat in done.runs for run in repeat if run.name == name]
         if runs:
             lines.append(row(name, runs, top))
         elif name in done.failed:
             lines.append(f"| {NAMES[name]} | failed: {done.failed[name][:150]} |" + " |" * 8)
-    return "\n".join([*lines, "", *ratios(done), "", *settings(done)])
+        elif name in PEERS:
+            lines.append(f"| {NAMES[name]} | not run (`--peers {name}` does) |" + " |" * 8)
+    return [*lines, "", *ratios(done), "", *settings(done)]
 
 
 def row(name: str, runs: Sequence[Run], top: float) -> str:
@@ -271,67 +249,70 @@ def settings(done: Round) -> list[str]:
     return [" ".join(lines)]
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+FAIRNESS = """\
+*seconds*: from model and data in memory to pairs, the operator's making included. *gradients*: that time over the
+time of one gradient of all samples, in the batches as given, measured before and after in the same process. *a
+product*: the contestant's own product at its chosen batch size, over the same gradient. *peak memory*: growth of the
+process's resident memory over what it held before (in brackets its whole peak, torch included). *residual*: |Hv -
+value v| by float64 products on the pooled samples, over λ₁; the worst of all repeats.
+
+Each peer chose its batch size (unless the heading says as given) by timing its products with the batches as given,
+with the equal ones nearest to 64 and to 256, and with all samples at once. Its step count or basis size was given so
+that it just converges: foretold by a Lanczos run from its own start vector on thalweg's products, and one more where
+the check found it missed. It needed no check of determinism, and was not charged for any of that. Evaluation mode for
+all; attention through torch's math kernel, which alone has a double backward; for curvlinops, layer norm is written
+out in elementary operations, since the forward-mode derivative of torch's fused kernel makes its products wrong.
+PyHessian runs with its own limits (at most 100 products a pair, tolerance 1e-3; a peer that misses the residual is
+not repeated); where all samples are its fastest batch it keeps its graph. hessian-eigenthings works with its exact
+products: its finite differences (two gradients a product) leave residuals of 7e-2·λ₁ and more on the MLP at every
+step size tried, from 1e-3 to 1e-1."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
-    parser.add_argument("--workload", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
-    parser.add_argument("--peers", nargs="*", choices=[*PEERS, *MORE], default=list(PEERS), help="beside thalweg")
+    parser = options("peers", __doc__, repeats=3)
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=[*PEERS, *MORE],
+        help="beside thalweg; all three on the MLP, curvlinops and eigenthings on the others",
+    )
     parser.add_argument(
         "--batches",
         choices=["best", "given"],
         default="best",
         help="whether peers choose their batch size, for free",
     )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; checks that everything runs, times nothing")
     parser.add_argument("--no-budget", action="store_true", help="leave out thalweg with capped memory")
-    parser.add_argument("--out", type=Path, default=None, help="Markdown file; benchmarks/RESULTS.md unless --quick")
     return parser.parse_args(arguments)
+
+
+def compare(folder: Path, chosen: argparse.Namespace) -> list[str]:
+    """All contestants on one workload, as Markdown.
+
+    Args:
+        folder: of the workload.
+        chosen: the options.
+    """
+    name = load(folder).name
+    peers = chosen.peers
+    if peers is None:
+        peers = [peer for peer in PEERS if chosen.quick or name not in SLOW.get(peer, ())]
+    done = Round(folder, peers, not chosen.no_budget)
+    done.tune()
+    for number in range(chosen.repeats):
+        say(f"  repeat {number + 1} of {chosen.repeats}")
+        done.repeat()
+    return table(done)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parse(arguments)
-    out = chosen.out or (None if chosen.quick else RESULTS)
     peer_python()
-    busy = os.getloadavg()[0]
-    texts, threads = [], 0
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in chosen.workload:
-            say(f"{name}: training")
-            folder = prepare(name, Path(scratch), chosen.quick, chosen.batches == "given")
-            done = Round(folder, chosen.peers, folder, not chosen.no_budget)
-            done.tune()
-            for _ in range(chosen.repeats):
-                done.repeat()
-            threads = done.runs[-1][-1].record["threads"]
-            texts.append(table(done.workload.title, done.workload, done))
-    command = " ".join(["python -m benchmarks.peers", *(arguments if arguments is not None else sys.argv[1:])])
-    whose = "each at its fastest batch size" if chosen.batches == "best" else "all with the batches as given"
-    heading = f"## Ten largest eigenpairs at residual {LIMIT:g}·λ₁, beside other libraries, {whose}\n\n"
-    place = f"{machine(command, threads)}\n- Load before the start: {busy:.2f}\n\n"
-    text = heading + place + "\n\n".join(texts) + "\n\n" + FAIRNESS
-    print(text)
-    if out is not None:
-        write_section(out, f"peers, {chosen.batches} batches", text)
-
-
-FAIRNESS = """\
-How it was measured. *seconds*: from model and data in memory to pairs, the operator's making included.
-*gradients*: that time over the time of one gradient of all samples, in the batches as given, measured before
-and after in the same process. *a product*: the contestant's own product at its chosen batch size, over the same
-gradient. *peak memory*: growth of the process's resident memory over what it held before (in brackets its whole
-peak, torch included). *residual*: |Hv - value v| by float64 products on the pooled samples, over λ₁; the worst
-of all repeats. Each peer chose its batch size (unless the heading says as given) by timing its products, had
-its step count, basis size or tolerance given so that it just converges, needed no check of determinism, and was
-not charged for any of that. Evaluation mode for all; attention through torch's math kernel, which alone has a
-double backward; for curvlinops, layer norm is written out in elementary operations, since the forward-mode
-derivative of torch's fused kernel makes its products wrong. PyHessian runs with its own limits (at most 100
-products a pair, tolerance 1e-3; a peer that misses the residual is not repeated); where all samples are its
-fastest batch it keeps its graph. hessian-eigenthings works with its exact products: its finite differences (two
-gradients a product) leave residuals of 7e-2·λ₁ and more on the MLP at every step size tried, from 1e-3 to 1e-1."""
+    given = chosen.batches == "given"
+    whose = "all with the batches as given" if given else "each at its fastest batch size"
+    about = f"## Ten largest eigenpairs at residual {LIMIT:g}·λ₁, beside other libraries, {whose}\n\n{FAIRNESS}"
+    report = Report("peers given" if given else "peers", "peers", about, chosen, arguments, peers=True)
+    through_workloads(report, chosen, functools.partial(compare, chosen=chosen), given)
 
 
 if __name__ == "__main__":

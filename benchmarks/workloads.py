@@ -7,7 +7,8 @@ in whichever process and environment it runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from thalweg.losses import Loss
+from thalweg.problem import Problem
 from thalweg.task import Task
 from thalweg.tasks.characters import characters_task
 from thalweg.tasks.digits import train
-from thalweg.tasks.fashion_mnist import fashion_mnist_task
+from thalweg.tasks.fashion_mnist import cross_entropy_of_output, fashion_mnist_task, output_of_inputs
 from thalweg.tasks.resnet import resnet_task
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -122,6 +125,14 @@ class Loaded:
                 chosen.append(size)
         return sorted({*chosen, self.batch})
 
+    def few_batch_sizes(self) -> list[int]:
+        """The given size, all samples, and the divisors nearest to 64 and 256: what a peer may choose among."""
+        if self.facts["given_only"]:
+            return [self.batch]
+        divisors = [size for size in range(1, self.samples + 1) if self.samples % size == 0]
+        near = [min(divisors, key=lambda size: max(size / wish, wish / size)) for wish in (64, 256)]
+        return list(dict.fromkeys([self.batch, *near, self.samples]))
+
 
 class Flat(nn.Module):
     """A model whose scores come out as `(n, classes)`, as the peers' loss functions want them.
@@ -140,7 +151,17 @@ class Flat(nn.Module):
         return scores.reshape(-1, scores.shape[-1])
 
 
-def prepare(name: str, home: Path, quick: bool, given_only: bool = False) -> Path:
+def problem_of(workload: Loaded, batch: int | None = None) -> Problem:
+    """thalweg's problem on a workload.
+
+    Args:
+        workload: model and data.
+        batch: samples of a batch; as given unless said.
+    """
+    return Problem(workload.model, Loss(output_of_inputs, cross_entropy_of_output), workload.batches(batch))
+
+
+def prepare(name: str, home: Path, quick: bool, given_only: bool = False, checkpoints: Sequence[int] = ()) -> Path:
     """Make and train a workload, and write it to a folder that `load` reads.
 
     Args:
@@ -148,24 +169,23 @@ def prepare(name: str, home: Path, quick: bool, given_only: bool = False) -> Pat
         home: where the folder comes to be.
         quick: the small one.
         given_only: nobody is to try other batches than the given ones.
+        checkpoints: numbers of steps before the last one, whose weights are kept too.
     """
     workload = WORKLOADS[name]
-    settings = dict(workload.quick) if quick else {}
-    task = workload.task(**settings)
-    losses: list[float] = []
-    train(
-        task,
-        task.optimizer(task.model),
-        epochs=workload.epochs,
-        batch=workload.batch,
-        after_step=lambda _, value: losses.append(value),
-    )
+    task = workload.task(**(dict(workload.quick) if quick else {}))
     folder = home / f"{name}-quick" if quick else home / name
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: value.contiguous() for key, value in task.model.state_dict().items()}, folder / "weights.safetensors"
-    )
     inputs, targets = (torch.cat([batch[i] for batch in task.train]) for i in (0, 1))
+    last = workload.epochs * math.ceil(len(inputs) / workload.batch) - 1
+    losses: list[float] = []
+
+    def after_step(step: int, value: float) -> None:
+        losses.append(value)
+        if last - step in {0, *checkpoints}:
+            weights = {key: tensor.contiguous() for key, tensor in task.model.state_dict().items()}
+            save_file(weights, folder / _weights(last - step))
+
+    train(task, task.optimizer(task.model), epochs=workload.epochs, batch=workload.batch, after_step=after_step)
     save_file({"inputs": inputs, "targets": targets}, folder / "data.safetensors")
     facts = {
         "name": name,
@@ -181,20 +201,25 @@ def prepare(name: str, home: Path, quick: bool, given_only: bool = False) -> Pat
     return folder
 
 
-def load(folder: Path) -> Loaded:
+def load(folder: Path, steps_before: int = 0) -> Loaded:
     """What `prepare` wrote.
 
     Args:
         folder: its folder.
+        steps_before: which of the checkpoints, 0 the end of training.
     """
     facts = json.loads((folder / "workload.json").read_text())
     workload = WORKLOADS[facts["name"]]
     settings = dict(workload.quick) if facts["quick"] else {}
     model = workload.task(**settings).model.eval()
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    model.load_state_dict(load_file(folder / _weights(steps_before)))
     data = load_file(folder / "data.safetensors")
     title = f"{workload.title} (quick: N={facts['samples']})" if facts["quick"] else workload.title
     return Loaded(facts["name"], title, model, data["inputs"], data["targets"], facts["batch"], facts)
+
+
+def _weights(steps_before: int) -> str:
+    return f"weights-{steps_before}-steps-before.safetensors"
 
 
 def mean_loss(model: nn.Module, batch: Any) -> Tensor:
