@@ -115,3 +115,13 @@ def test_other_batch_norms_compute_as_they_are() -> None:
     for module in (Shifted(2), batch_statistics):
         with evaluating(module):
             assert "forward" not in vars(module)
+
+
+def test_recurrent_layers_run_without_cudnn() -> None:
+    """cuDNN differentiates them in training mode only, and once."""
+    before = torch.backends.cudnn.enabled
+    with evaluating(nn.Sequential(nn.Linear(2, 2))):
+        assert torch.backends.cudnn.enabled == before
+    with evaluating(nn.Sequential(nn.GRU(2, 2))):
+        assert not torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.enabled == before

@@ -31,9 +31,13 @@ ORDER = (
     "directions",
     "runs",
     "batches",
+    "survey",
+    "batch_norm",
     "evaluation",
     "losses",
+    "trainer",
     "operators",
+    "curvature",
     "problem",
     "task",
     "recording",
@@ -54,7 +58,7 @@ ORDER = (
 ENTRANCES = ("__init__", "__main__")
 """They gather the parts for the user; no part may import them."""
 
-EXTRAS = ("sklearn", "pandas", "transformers", "lightning", "pytorch_lightning", "datasets", "accelerate")
+EXTRAS = ("sklearn", "pandas", "transformers", "lightning", "pytorch_lightning", "datasets", "accelerate", "peft")
 
 
 # -- the import direction ----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import random
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -524,6 +525,14 @@ def test_labels_are_counted_for_each_kind_of_model() -> None:
     causal.loss_type = "ForCausalLM"
     assert LabelCount(causal)(token_labels) == 2.0
     assert LabelCount(causal)({"labels": torch.tensor([0, 1, 1])}) == 3.0
+    assert LabelCount(causal)({**token_labels, "shift_labels": torch.tensor([[1, -100, 2, -100, -100, 5]])}) == 3.0
+    causal.config = SimpleNamespace(is_encoder_decoder=True)  # its labels are not shifted against what it predicts
+    assert LabelCount(causal)(token_labels) == 4.0
+    count = LabelCount(nn.Linear(1, 1))
+    assert count({"labels": torch.tensor([0, -100, 1])}) == 2.0
+    assert count({"labels": torch.tensor([0.5, -100.0, 1.0])}) == 3.0  # of numbers none is left out
+    assert count({"labels": torch.zeros(2, 3, 4, dtype=torch.long)}) == 2.0
+    assert count.items({"x": torch.zeros(2)}) is None
 
 
 # -- what changes from one evaluation to the next is refused ---------------------------------------------------

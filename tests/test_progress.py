@@ -7,7 +7,9 @@ import torch
 
 from thalweg.operators.base import matrix_operator
 from thalweg.progress import Countdown, Progress, describe, shown
+from thalweg.solvers.density import spectral_density
 from thalweg.solvers.lanczos import eigenpairs
+from thalweg.solvers.trace import trace
 
 
 def test_every_product_is_told_with_a_falling_residual() -> None:
@@ -21,7 +23,43 @@ def test_every_product_is_told_with_a_falling_residual() -> None:
     assert {event.stage for event in told} == {"lanczos", "certify", "complement"}
 
 
-def test_the_time_left_follows_the_slope_of_the_logarithm() -> None:
+@pytest.mark.parametrize("matvecs", [12, 80])  # by test vectors, and by the diagonal
+def test_every_product_of_a_trace_is_told(matvecs: int) -> None:
+    told: list[Progress] = []
+    operator = matrix_operator(torch.diag(torch.linspace(1, 2, 80, dtype=torch.float64)))
+    found = trace(operator, matvecs, progress=told.append)
+    assert [(event.stage, event.matvecs, event.planned) for event in told] == [
+        ("trace", count + 1, found.matvecs) for count in range(matvecs)
+    ]
+    assert torch.equal(trace(operator, matvecs).samples, found.samples)
+
+
+def test_every_product_of_a_density_is_told() -> None:
+    told: list[Progress] = []
+    operator = matrix_operator(torch.diag(torch.linspace(1, 2, 30, dtype=torch.float64)))
+    found = spectral_density(operator, probes=3, steps=7, progress=told.append)
+    assert [(event.stage, event.matvecs, event.planned) for event in told] == [
+        ("density", count + 1, 21) for count in range(found.matvecs)
+    ]
+
+
+def test_a_line_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    operator = matrix_operator(torch.diag(torch.linspace(1, 2, 30, dtype=torch.float64)))
+    assert trace(operator, 6, progress=True).matvecs == 6
+    assert spectral_density(operator, 2, 3, progress=True).matvecs == 6
+    assert capsys.readouterr().out == ""
+
+
+def test_the_time_left_follows_the_products_where_their_number_is_known() -> None:
+    moments = iter([0.0, 10.0, 20.0])
+    clock = Countdown(now=lambda: next(moments))
+    assert clock.left(Progress("trace", 1, planned=9)) is None
+    assert clock.left(Progress("trace", 5, planned=9)) == pytest.approx(10.0)  # four in 10 s, four to go
+    assert clock.left(Progress("trace", 9, planned=9)) == 0.0
+    assert describe(Progress("trace", 5, planned=9), 10.0) == "multiplying, 5 of 9 products, about 10 s left"
+
+
+def test_the_time_left_follows_the_slope_the_slope_of_the_logarithm() -> None:
     moments = iter([0.0, 10.0, 20.0])
     clock = Countdown(now=lambda: next(moments))
     assert clock.left(Progress("lanczos", 1, 1e-1, 1e-4)) is None

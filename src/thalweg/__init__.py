@@ -23,6 +23,7 @@ from thalweg.directions import Directions, Rows, layer_matched_directions, rando
 from thalweg.errors import (
     InputError,
     MissingExtraError,
+    NoSecondDerivativeError,
     NotDeterministicError,
     RunError,
     StaleOperatorError,
@@ -30,6 +31,7 @@ from thalweg.errors import (
 )
 from thalweg.losses import Loss
 from thalweg.operators.base import FunctionOperator, Operator, matrix_operator
+from thalweg.operators.differences import FiniteDifferenceHessian, HessianCheck
 from thalweg.problem import Problem
 from thalweg.recording import Recorder, Trajectory, open_run, watch
 from thalweg.solvers.density import Average, SpectralDensity, spectral_density
@@ -72,11 +74,14 @@ def __dir__() -> list[str]:
 __all__ = [
     "Average",
     "Directions",
+    "FiniteDifferenceHessian",
     "FunctionOperator",
     "Halves",
+    "HessianCheck",
     "InputError",
     "Loss",
     "MissingExtraError",
+    "NoSecondDerivativeError",
     "NotDeterministicError",
     "Null",
     "Operator",

@@ -14,6 +14,10 @@ class InputError(ThalwegError, ValueError):
     """An argument, a model, a loss or a data set cannot be worked with as given."""
 
 
+class NoSecondDerivativeError(InputError):
+    """A model or loss uses an operation that torch cannot differentiate twice."""
+
+
 class NotDeterministicError(ThalwegError):
     """Two evaluations of the same loss differ, so a Hessian of it would mean nothing."""
 

@@ -1,25 +1,27 @@
 """The state a model is evaluated in, and its restoration.
 
 Inside `evaluating(model)` the model is in evaluation mode, gradients are enabled, attention runs through the
-math backend (the fused ones have no double backward), batch norm is computed as the affine map that it is in
-evaluation mode (whose double backward is far cheaper than the kernel's), `torch.compile` steps aside and autocast is
-off. After it, also after an error, every module is back in its own mode and every global random generator where it was.
+math backend and recurrent layers through torch's own code (the fused ones have no double backward), batch norm is
+computed as the affine map that it is in evaluation mode (whose double backward is far cheaper than the kernel's),
+`torch.compile` steps aside, wherever the compiled thing is, since its graphs have no double backward, and autocast is
+off, also where accelerate has put it into a module's `forward`. After it, also after an error, every module is back in
+its own mode and every global random generator where it was.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from thalweg.batch_norm import affine_batch_norm
 from thalweg.errors import InputError
 
 NARROW = (torch.bfloat16, torch.float16)
@@ -27,15 +29,22 @@ NARROW = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluate `model` in here; see the module's words for what that means."""
+def evaluating(model: nn.Module, folded: bool = False) -> Iterator[None]:
+    """Evaluate `model` in here; see the module's words for what that means.
+
+    Args:
+        model: any module.
+        folded: batch norms are put into the convolutions before them, for graphs that are gone through often.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with ExitStack() as stack:
         stack.enter_context(preserved_randomness(device))
         stack.enter_context(evaluation_mode(model))
-        stack.enter_context(affine_batch_norm(model))
+        stack.enter_context(affine_batch_norm(model, folded))
+        stack.enter_context(_forwards_without_autocast(model))
         stack.enter_context(_attention_with_double_backward())
-        if _is_compiled(model):
+        stack.enter_context(_recurrence_with_double_backward(model))
+        if "torch._dynamo" in sys.modules:  # whoever has compiled anything has imported it, which takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
@@ -78,42 +87,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def affine_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Plain batch norms in evaluation mode compute `x * scale + shift` with their frozen statistics."""
-    changed = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        and type(module).forward is _BatchNorm.forward  # a subclass may compute something else
-        and not module.training
-        and module.running_mean is not None
-        and "forward" not in vars(module)
-    ]
-    for module in changed:
-        vars(module)["forward"] = functools.partial(_affine, module)
-    try:
-        yield
-    finally:
-        for module in changed:
-            del vars(module)["forward"]
-
-
-def _affine(module: _BatchNorm, inputs: Tensor) -> Tensor:
-    """Batch norm with frozen statistics (Ioffe and Szegedy 2015, algorithm 2, step 11)."""
-    module._check_input_dim(inputs)  # type: ignore[no-untyped-call]
-    assert module.running_mean is not None
-    assert module.running_var is not None
-    scale = torch.rsqrt(module.running_var + module.eps)
-    if module.weight is not None:
-        scale = scale * module.weight
-    shift = -module.running_mean * scale
-    if module.bias is not None:
-        shift = shift + module.bias
-    shape = (1, -1) + (1,) * (inputs.ndim - 2)
-    return inputs * scale.view(shape) + shift.view(shape)
-
-
-@contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
     """Leave torch's, NumPy's and Python's global generators as they were found."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -137,8 +110,32 @@ def _attention_with_double_backward() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+@contextmanager
+def _recurrence_with_double_backward(model: nn.Module) -> Iterator[None]:
+    """Recurrent layers without cuDNN, which differentiates them in training mode only, and once."""
+    cudnn = torch.backends.cudnn
+    enabled, recurrent = cudnn.enabled, any(isinstance(module, nn.RNNBase) for module in model.modules())
+    if recurrent:
+        cudnn.enabled = False
+    try:
+        yield
+    finally:
+        if recurrent:
+            cudnn.enabled = enabled
+
+
+@contextmanager
+def _forwards_without_autocast(model: nn.Module) -> Iterator[None]:
+    """Modules whose `forward` accelerate has wrapped for mixed precision compute as they were written."""
+    wrapped = [
+        (module, vars(module)["forward"])
         for module in model.modules()
-    )
+        if "_original_forward" in vars(module) and "forward" in vars(module)
+    ]
+    for module, _ in wrapped:
+        vars(module)["forward"] = vars(module)["_original_forward"]
+    try:
+        yield
+    finally:
+        for module, forward in wrapped:
+            vars(module)["forward"] = forward

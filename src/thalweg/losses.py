@@ -50,6 +50,8 @@ def model_loss(model: nn.Module, batch: Any) -> Tensor:
         )
     output = model(**batch)
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if type(output) is tuple and output and isinstance(output[0], Tensor) and output[0].ndim == 0:
+        loss = output[0]  # return_dict=False
     if loss is None:
         raise InputError(
             f"{type(model).__name__} returned no loss; put 'labels' into the batch, or give loss(model, batch)"
@@ -61,20 +63,38 @@ def model_loss(model: nn.Module, batch: Any) -> Tensor:
 class LabelCount:
     """The weight of a batch for a model that computes its own loss.
 
-    One label for each token: the number of labels that are not -100 (for a causal language model without the first
-    of each row, which nothing predicts). Otherwise the number of samples.
+    With whole numbers as labels, one for each sample or each token: the number of labels that are not -100 (for a
+    causal language model without the first of each row, which nothing predicts). Otherwise the number of samples.
     """
 
     def __init__(self, model: nn.Module) -> None:
         base = getattr(model, "get_base_model", lambda: model)()
         name = type(base).__name__
-        self.causal = getattr(base, "loss_type", None) == "ForCausalLM" or name.endswith(("ForCausalLM", "LMHeadModel"))
+        causal = getattr(base, "loss_type", None) == "ForCausalLM" or name.endswith(("ForCausalLM", "LMHeadModel"))
+        self.causal = causal and not getattr(getattr(base, "config", None), "is_encoder_decoder", False)
 
     def __call__(self, batch: Any) -> float:
         """The batch's weight."""
-        # what is no mapping is refused by `model_loss`, with a message of its own
-        labels = batch["labels"] if hasattr(batch, "keys") and "labels" in batch.keys() else None  # noqa: SIM118
-        if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
+        labels = _entry(batch, "labels")
+        if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or labels.is_floating_point():
             return float(sample_count(batch))
-        counted = labels[:, 1:] if self.causal else labels
-        return float((counted != -100).sum())
+        return float(self.items(batch))
+
+    def items(self, batch: Any) -> Any:
+        """The number of labels that are not -100, as a tensor of shape (); None for a batch without a tensor of labels.
+
+        This is what a HuggingFace trainer calls `num_items_in_batch`.
+        """
+        labels, shifted = _entry(batch, "labels"), _entry(batch, "shift_labels")
+        if not isinstance(labels, Tensor):
+            return None
+        if isinstance(shifted, Tensor):
+            labels = shifted  # the collator has left out what nothing predicts
+        elif self.causal and labels.ndim > 1:
+            labels = labels[..., 1:]
+        return labels.ne(-100).sum()
+
+
+def _entry(batch: Any, name: str) -> Any:
+    # what is no mapping is refused by `model_loss`, with a message of its own
+    return batch[name] if hasattr(batch, "keys") and name in batch.keys() else None  # noqa: SIM118

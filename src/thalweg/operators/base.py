@@ -56,6 +56,10 @@ class BatchLosses(Protocol):
         """The state in which terms may be evaluated."""
         ...
 
+    def building(self) -> AbstractContextManager[None]:
+        """The same, where graphs are built that are gone through often: whatever makes those cheaper is in place."""
+        ...
+
     def terms(self) -> Iterator[Term]:
         """The batches, in their frozen order; to be read inside `evaluating()`."""
         ...
@@ -117,6 +121,14 @@ class Operator(ABC):
     dtype: torch.dtype
     device: torch.device
     space: ParameterSpace | None
+
+    @property
+    def precision(self) -> float:
+        """The error of a product, relative to the largest product with a vector of the same length.
+
+        Solvers take nothing smaller for anything but rounding; an operator that is measured, not computed, says more.
+        """
+        return float(torch.finfo(self.dtype).eps)
 
     @abstractmethod
     def multiply(self, vectors: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.memory import saved_bytes
+from thalweg.operators.activations import light_activations
 from thalweg.operators.base import BatchLosses, Term, loss_and_gradient
+from thalweg.operators.seeds import Seeds
 
 SMALLEST = 16
 PROBE = 128
@@ -58,7 +61,8 @@ class Chunking:
     Attributes:
         size: samples of a chunk; None keeps the batches as given.
         reason: "timed", "given", "joined" (small batches of many small samples), "small" (nothing to gain),
-            "coupled" (loss or gradient changed), "indivisible" or "failed" (a loss that was not finite).
+            "memory" (the batches as given do not fit), "coupled" (loss or gradient changed), "indivisible" or
+            "failed" (a loss that was not finite).
         seconds: time of a product for each sample, by size; size 0 stands for the batches as given.
     """
 
@@ -71,22 +75,22 @@ class Chunking:
         return {"chunk": self.size, "chunk_reason": self.reason}
 
 
-def choose_chunks(losses: Choppable, size: int | str | None) -> tuple[BatchLosses, Chunking]:
+def choose_chunks(losses: Choppable, size: int | str | None, most: int | None = None) -> tuple[BatchLosses, Chunking]:
     """The losses cut as asked: a size, "auto" for the fastest, None for the batches as given.
 
-    A cut that changes loss or gradient is not used; the result says "coupled".
+    A cut that changes loss or gradient is not used; the result says "coupled". No size above `most` is tried.
     """
     if size is None:
         return losses, Chunking(None, "given", {})
     seconds: dict[int, float] = {}
     try:
-        found = _fastest(losses, seconds) if size == "auto" else size
+        found = _fastest(losses, seconds, most) if size == "auto" else size
         if isinstance(found, str):
             return losses, Chunking(None, found, seconds)
         chopped = losses.chopped(found)
         if chopped is None:
             return losses, Chunking(None, "indivisible", seconds)
-        if not _same(losses, chopped):
+        if not same_loss_and_gradient(losses, chopped):
             return losses, Chunking(None, "coupled", seconds)
         reason = "given" if size != "auto" else "timed" if seconds else "joined"
         return chopped, Chunking(found, reason, seconds)
@@ -94,7 +98,7 @@ def choose_chunks(losses: Choppable, size: int | str | None) -> tuple[BatchLosse
         return losses, Chunking(None, "failed", seconds)  # the batches as given will say which one is bad
 
 
-def _fastest(losses: Choppable, seconds: dict[int, float]) -> int | str:
+def _fastest(losses: Choppable, seconds: dict[int, float], most: int | None) -> int | str:
     """The size with the shortest product for each sample, or why none was looked for."""
     samples = int(losses.describe()["samples"])
     with losses.evaluating():
@@ -103,16 +107,17 @@ def _fastest(losses: Choppable, seconds: dict[int, float]) -> int | str:
     if probe is None:
         return "indivisible"
     if _gradient_seconds(probe) * samples < WORTHWHILE:
-        return _joined(losses, probe, samples)
+        return _joined(losses, probe, samples, most)
     if given.samples <= samples // SHARE:
-        with losses.evaluating():
+        with losses.building():
             seconds[0] = _product_seconds(given, losses.parameters())
     size, worse = SMALLEST, 0
-    while size <= samples // SHARE and worse < 2:
+    largest = samples // SHARE if most is None else min(samples // SHARE, most)
+    while size <= largest and worse < 2:
         piece = losses.chopped(size, 1)
         assert piece is not None
         shortest = min((value for tried, value in seconds.items() if tried), default=math.inf)
-        with piece.evaluating():
+        with piece.building():
             seconds[size] = _product_seconds(next(iter(piece.terms())), piece.parameters())
         worse = worse + 1 if seconds[size] > shortest else 0
         size *= 2
@@ -120,17 +125,15 @@ def _fastest(losses: Choppable, seconds: dict[int, float]) -> int | str:
     return best if best and seconds[best] < CLEARLY * seconds.get(0, math.inf) else "small"
 
 
-def _joined(losses: Choppable, probe: BatchLosses, samples: int) -> int | str:
+def _joined(losses: Choppable, probe: BatchLosses, samples: int, most: int | None) -> int | str:
     """For data that is gone through too fast for trials: small batches of small samples are joined, without timing."""
     if samples < MANY:
         return "small"
     parameters = probe.parameters()
-    with probe.evaluating():
+    with probe.building():
         term = next(iter(probe.terms()))
-        _, saved = saved_bytes(
-            lambda: torch.autograd.grad(term.loss(), parameters, create_graph=True, allow_unused=True), parameters
-        )
-    size = min(samples, WORKING_SET * max(term.samples, 1) // max(saved, 1))
+        _, saved = saved_bytes(lambda: _gradients_with_graph(term, parameters), parameters)
+    size = min(samples if most is None else min(samples, most), WORKING_SET * max(term.samples, 1) // max(saved, 1))
     with losses.evaluating():
         given = next(iter(losses.terms())).samples
     return size if size >= 2 * given else "small"
@@ -148,23 +151,30 @@ def _gradient_seconds(losses: BatchLosses) -> float:
     return elapsed / max(term.samples, 1)
 
 
+def _gradients_with_graph(term: Term, parameters: list[Tensor]) -> Sequence[Tensor | None]:
+    with light_activations():
+        loss = term.loss()
+    return torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+
+
 def _product_seconds(term: Term, parameters: list[Tensor]) -> float:
     """Seconds of one product with a kept graph, for each sample: the shorter of two after the graph is built."""
-    gradients = torch.autograd.grad(term.loss(), parameters, create_graph=True, allow_unused=True)
-    used = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None and g.requires_grad]
-    if not used:
+    gradients = _gradients_with_graph(term, parameters)
+    names = [str(index) for index in range(len(parameters))]
+    seeds = Seeds(dict(zip(names, gradients, strict=True)))
+    vectors = {name: p.detach() for name, p in zip(names, parameters, strict=True) if name in seeds}
+    del gradients
+    if not vectors:
         return 0.0
-    outputs = [gradient for _, gradient in used]
-    vectors = [parameter.detach() for parameter, _ in used]
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        torch.autograd.grad(outputs, parameters, vectors, retain_graph=True, allow_unused=True)
+        seeds.pull(vectors, parameters)
         times.append(time.perf_counter() - start)
     return min(times) / max(term.samples, 1)
 
 
-def _same(losses: BatchLosses, other: BatchLosses) -> bool:
+def same_loss_and_gradient(losses: BatchLosses, other: BatchLosses) -> bool:
     """Whether loss and gradient agree to `TOLERANCE`, the gradient relative to the size of what was summed."""
     one, two = loss_and_gradient(losses), loss_and_gradient(other)
     apart = [(a - b).double() for a, b in zip(one.gradients, two.gradients, strict=True)]

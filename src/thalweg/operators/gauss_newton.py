@@ -12,17 +12,20 @@ every product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from thalweg.errors import InputError
+from thalweg.memory import NODE
+from thalweg.operators.activations import light_activations
 from thalweg.operators.base import Term
 from thalweg.operators.graphs import GraphOperator, Inputs, KeptGraphs
+from thalweg.operators.seeds import Seeds
+from thalweg.operators.twice import check_custom_functions
 from thalweg.space import ParameterSpace
 
 Curvature = Callable[[Tensor], Tensor]
@@ -39,14 +42,16 @@ class OutputGraph:
     Attributes:
         output: with the graph that made it.
         cotangent: u, a leaf of the output's shape; its values do not matter.
-        pulled: where the graph of `Jᵀu` ends, for each parameter that the output uses. Edges and not tensors, since
-            the values (P numbers for each batch) are of no use.
+        top: the output as the place from which gradients start.
+        pulled: where the graph of `Jᵀu` ends, for each parameter that the output uses. The values (P numbers for each
+            batch) are not kept.
         curvature: M.
     """
 
     output: Tensor
     cotangent: Tensor
-    pulled: Mapping[str, GradientEdge]
+    top: Seeds
+    pulled: Seeds
     curvature: Curvature
 
 
@@ -62,16 +67,22 @@ class OutputKind:
     evaluate: Evaluate
     maker: str = "problem.gauss_newton()"
 
+    def head(self, term: Term) -> Tensor:
+        """The batch's output."""
+        return self.evaluate(term)[0]
+
     def build(self, term: Term, inputs: Inputs) -> OutputGraph:
         """The output of one batch, and the graph of its Jacobian's transpose."""
-        output, curvature = self.evaluate(term)
+        with light_activations():
+            output, curvature = self.evaluate(term)
         cotangent = torch.zeros_like(output, requires_grad=True)
         wanted = list(inputs.values())
         pulled: Sequence[Tensor | None] = [None] * len(wanted)
         if output.requires_grad:
-            pulled = torch.autograd.grad(output, wanted, cotangent, create_graph=True, allow_unused=True)
-        edges = {n: get_gradient_edge(z) for n, z in zip(inputs, pulled, strict=True) if z is not None}
-        return OutputGraph(output, cotangent, edges, curvature)
+            pulled = torch.autograd.grad((output * cotangent).sum(), wanted, create_graph=True, allow_unused=True)
+        return OutputGraph(
+            output, cotangent, Seeds({"output": output}), Seeds(dict(zip(inputs, pulled, strict=True))), curvature
+        )
 
     def add(self, total: Tensor, graph: OutputGraph, vectors: Tensor, part: ParameterSpace, inputs: Inputs) -> None:
         """`J_bᵀ M_b J_b v` by two backward passes for each row."""
@@ -79,18 +90,18 @@ class OutputKind:
         if not used:
             return  # the output does not use this block
         wanted = [inputs[parameter.name] for parameter in used]
-        edges = [graph.pulled[parameter.name] for parameter in used]
         for row, into in zip(vectors, total, strict=True):
-            weights = [row[p.span].view(p.shape).to(inputs[p.name].dtype) for p in used]
-            (moved,) = torch.autograd.grad(edges, graph.cotangent, weights, retain_graph=True)
+            weights = {p.name: row[p.span].view(p.shape).to(inputs[p.name].dtype) for p in used}
+            (moved,) = graph.pulled.pull(weights, [graph.cotangent])
+            assert moved is not None  # Jᵀu is linear in u
             bent = graph.curvature(moved).to(graph.output.dtype)
-            products = torch.autograd.grad(graph.output, wanted, bent, retain_graph=True)
-            for parameter, product in zip(used, products, strict=True):
-                into[parameter.span].add_(product.detach().reshape(-1))
+            for parameter, product in zip(used, graph.top.pull({"output": bent}, wanted), strict=True):
+                if product is not None:
+                    into[parameter.span].add_(product.detach().reshape(-1))
 
     def own_bytes(self, graph: OutputGraph) -> int:
-        """Output, cotangent, and as much for a curvature in closed form."""
-        return 3 * graph.output.nbytes
+        """The graph's nodes; output, cotangent, and as much for a curvature in closed form."""
+        return NODE * graph.pulled.nodes + 3 * graph.output.nbytes
 
 
 OutputGraphs = KeptGraphs[OutputGraph]
@@ -126,15 +137,18 @@ def criterion_curvature(
         parameters: what the criterion may not depend on otherwise than by the output.
 
     Raises:
-        InputError: if the criterion gives no scalar, or uses parameters directly.
+        InputError: if the criterion gives no scalar, uses parameters directly, or a custom function in it cannot be
+            differentiated twice.
     """
     here = output.detach().requires_grad_()
     gradient = criterion_gradient(here, criterion, parameters, create_graph=True)
     if gradient is None or not gradient.requires_grad:
         return torch.zeros_like  # linear in the output
 
+    seeds = Seeds({"gradient": gradient})
+
     def curvature(moved: Tensor) -> Tensor:
-        (bent,) = torch.autograd.grad(gradient, here, moved, retain_graph=True, allow_unused=True)
+        (bent,) = seeds.pull({"gradient": moved}, [here])
         return torch.zeros_like(moved) if bent is None else bent.detach().mul_(coefficient)
 
     return curvature
@@ -146,7 +160,8 @@ def criterion_gradient(
     """The gradient of the criterion at an output that is a leaf; None if it does not depend on it.
 
     Raises:
-        InputError: if the criterion gives no scalar, or uses parameters directly.
+        InputError: if the criterion gives no scalar, uses parameters directly, or a custom function in it cannot be
+            differentiated twice.
     """
     value = criterion(here)
     if not isinstance(value, Tensor) or value.numel() != 1:
@@ -154,6 +169,8 @@ def criterion_gradient(
         raise InputError(f"the criterion returned {what}, expected a tensor with one number")
     if not value.requires_grad:
         return None
+    if create_graph:
+        check_custom_functions(value, [here])
     live = [parameter for parameter in parameters if parameter.requires_grad]
     direct = torch.autograd.grad(value, live, retain_graph=True, allow_unused=True) if live else ()
     if any(piece is not None for piece in direct):

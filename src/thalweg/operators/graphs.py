@@ -16,12 +16,16 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError, StaleOperatorError
-from thalweg.memory import free_memory, held_memory, saved_bytes
+from thalweg.memory import free_memory, hand_back, held_memory, saved_bytes
 from thalweg.operators.base import BatchLosses, Operator, Term, all_finite
 from thalweg.operators.chunking import Chunking
+from thalweg.operators.twice import naming_operations
 from thalweg.space import LayerChoice, ParameterSpace
 
 G = TypeVar("G")
+
+_WORTH_HANDING_BACK = 8 * 2**20
+"""Bytes that the process may have grown by beyond twice what graphs take, before freed memory is handed back."""
 
 Inputs = Mapping[str, Tensor]
 """The live parameters that are differentiated, by name."""
@@ -33,6 +37,10 @@ class Kind(Protocol[G]):
     @property
     def maker(self) -> str:
         """The call that makes an operator on such graphs, for messages."""
+        ...
+
+    def head(self, term: Term) -> Tensor:
+        """What is differentiated: a batch's loss or output, with its graph."""
         ...
 
     def build(self, term: Term, inputs: Inputs) -> G:
@@ -96,6 +104,9 @@ class KeptGraphs(Generic[G]):
         before = held_memory(self.device)
         self._keep()
         self.measured_bytes = max(0, held_memory(self.device) - before)
+        if self.measured_bytes > 2 * self.predicted_bytes + _WORTH_HANDING_BACK:
+            hand_back()
+            self.measured_bytes = max(0, held_memory(self.device) - before)
 
     @property
     def kept(self) -> int:
@@ -111,11 +122,13 @@ class KeptGraphs(Generic[G]):
 
         Raises:
             StaleOperatorError: if the weights changed since the graphs were built.
+            NoSecondDerivativeError: if torch cannot differentiate an operation twice.
             InputError: if a product is not finite.
         """
         self._check_fresh()
         total = torch.zeros_like(vectors)
-        with closing(self._all()) as graphs:  # closed on errors too: it may be holding the model in evaluation
+        # closed on errors too: it may be holding the model in evaluation
+        with naming_operations(self.losses), closing(self._all()) as graphs:
             for _, graph in graphs:
                 self.kind.add(total, graph, vectors, part, self._inputs)
         if not all_finite(total):
@@ -139,7 +152,7 @@ class KeptGraphs(Generic[G]):
     @contextmanager
     def _building(self) -> Iterator[None]:
         """The state in which graphs are built: evaluation, and no graph for parameters that nobody asked for."""
-        with self.losses.evaluating():
+        with naming_operations(self.losses), self.losses.building():
             for tensor in self._others:
                 tensor.requires_grad_(False)
             try:

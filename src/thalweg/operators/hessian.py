@@ -7,16 +7,17 @@ memory budget are built anew for every product, which costs about three gradient
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from thalweg.memory import NODE
+from thalweg.operators.activations import light_activations
 from thalweg.operators.base import BatchLosses, Term
 from thalweg.operators.chunking import Chunking
 from thalweg.operators.graphs import GraphOperator, Inputs, KeptGraphs
+from thalweg.operators.seeds import Seeds
 from thalweg.space import LayerChoice, ParameterSpace
 
 
@@ -26,12 +27,12 @@ class GradientGraph:
 
     Attributes:
         coefficient: the batch's share.
-        edges: where the graph of the gradient ends, for each parameter in which the gradient is not constant. Edges and
-            not tensors, since the gradient's values (P numbers for each batch) are of no use.
+        seeds: where the graph of the gradient ends, for each parameter in which the gradient is not constant. The
+            gradient's values (P numbers for each batch) are not kept.
     """
 
     coefficient: float
-    edges: Mapping[str, GradientEdge]
+    seeds: Seeds
 
 
 class GradientKind:
@@ -39,33 +40,35 @@ class GradientKind:
 
     maker = "problem.hessian()"
 
+    def head(self, term: Term) -> Tensor:
+        """The batch's loss."""
+        return term.loss()
+
     def build(self, term: Term, inputs: Inputs) -> GradientGraph:
         """The gradient of one batch's loss with its graph."""
-        loss = term.loss()
+        with light_activations():
+            loss = term.loss()
         if not loss.requires_grad:
-            return GradientGraph(term.coefficient, {})
+            return GradientGraph(term.coefficient, Seeds({}))
         gradients = torch.autograd.grad(loss, list(inputs.values()), create_graph=True, allow_unused=True)
-        named = zip(inputs, gradients, strict=True)
-        edges = {name: get_gradient_edge(g) for name, g in named if g is not None and g.requires_grad}
-        return GradientGraph(term.coefficient, edges)
+        return GradientGraph(term.coefficient, Seeds(dict(zip(inputs, gradients, strict=True))))
 
     def add(self, total: Tensor, graph: GradientGraph, vectors: Tensor, part: ParameterSpace, inputs: Inputs) -> None:
         """`coefficient * H_b v` by one backward pass through the gradient's graph for each row."""
-        used = [parameter for parameter in part.parameters if parameter.name in graph.edges]
+        used = [parameter for parameter in part.parameters if parameter.name in graph.seeds]
         if not used:
             return  # the loss is linear in this block, or does not use it
         wanted = [inputs[parameter.name] for parameter in part.parameters]
-        edges = [graph.edges[parameter.name] for parameter in used]
         for row, into in zip(vectors, total, strict=True):
-            weights = [row[p.span].view(p.shape).to(inputs[p.name].dtype) for p in used]
-            products = torch.autograd.grad(edges, wanted, weights, retain_graph=True, allow_unused=True)
+            weights = {p.name: row[p.span].view(p.shape).to(inputs[p.name].dtype) for p in used}
+            products = graph.seeds.pull(weights, wanted)
             for parameter, product in zip(part.parameters, products, strict=True):
                 if product is not None:
                     into[parameter.span].add_(product.detach().reshape(-1), alpha=graph.coefficient)
 
     def own_bytes(self, graph: GradientGraph) -> int:
-        """Nothing: autograd holds it all."""
-        return 0
+        """The graph's nodes."""
+        return NODE * graph.seeds.nodes
 
 
 GradientGraphs = KeptGraphs[GradientGraph]

@@ -24,6 +24,7 @@ from thalweg.directions import as_generator
 from thalweg.errors import InputError
 from thalweg.memory import free_memory
 from thalweg.operators.base import Operator
+from thalweg.progress import Progress, Tell, shown
 from thalweg.solvers.krylov import KrylovSpace
 
 _ROUNDING = 1e-7
@@ -152,7 +153,11 @@ class SpectralDensity:
 
 
 def spectral_density(
-    operator: Operator, probes: int = 10, steps: int = 80, seed: int | torch.Generator = 0
+    operator: Operator,
+    probes: int = 10,
+    steps: int = 80,
+    seed: int | torch.Generator = 0,
+    progress: Tell | bool = False,
 ) -> SpectralDensity:
     """Where all eigenvalues of a symmetric operator lie, with error bars.
 
@@ -164,6 +169,7 @@ def spectral_density(
             1/√(probes · P).
         steps: Lanczos steps for each; at most P are made.
         seed: for the probes.
+        progress: called after every product; True shows a line with the products and the time left.
 
     Raises:
         InputError: if probes < 2 or steps < 1, the basis does not fit the memory, or the operator is not symmetric or
@@ -181,15 +187,17 @@ def spectral_density(
     generator = as_generator(seed)
     nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
     matvecs = 0
-    for probe in range(probes):
-        space = KrylovSpace(operator, steps, generator)
-        space.grow()
-        while space.size < steps and space.beta > 0:  # at a breakdown the quadrature is exact
-            space.grow()
-        found, vectors = np.linalg.eigh(space.projection[: space.size, : space.size])
-        nodes[probe, : space.size], nodes[probe, space.size :] = found, found[-1]
-        weights[probe, : space.size] = vectors[0] ** 2
-        matvecs += space.matvecs
+    with shown(progress, "spectral density") as tell:
+        for probe in range(probes):
+            space = KrylovSpace(operator, steps, generator)
+            while space.size == 0 or (space.size < steps and space.beta > 0):  # at a breakdown the quadrature is exact
+                space.grow()
+                if tell is not None:
+                    tell(Progress("density", matvecs + space.matvecs, planned=probes * steps))
+            found, vectors = np.linalg.eigh(space.projection[: space.size, : space.size])
+            nodes[probe, : space.size], nodes[probe, space.size :] = found, found[-1]
+            weights[probe, : space.size] = vectors[0] ** 2
+            matvecs += space.matvecs
     about = {"method": "stochastic Lanczos quadrature", "seed": seed if isinstance(seed, int) else None}
     return SpectralDensity(
         torch.as_tensor(nodes), torch.as_tensor(weights), size, matvecs, {**about, **operator.describe()}

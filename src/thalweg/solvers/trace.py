@@ -31,6 +31,7 @@ from torch import Tensor
 from thalweg.directions import as_generator
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
+from thalweg.progress import Progress, Tell, shown
 
 LEAST_MATVECS = 6
 """Three test vectors: fewer leave nothing to judge the spread by."""
@@ -58,7 +59,9 @@ class TraceEstimate:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def trace(operator: Operator, matvecs: int = 60, seed: int | torch.Generator = 0) -> TraceEstimate:
+def trace(
+    operator: Operator, matvecs: int = 60, seed: int | torch.Generator = 0, progress: Tell | bool = False
+) -> TraceEstimate:
     """The trace of a symmetric operator, with a standard error, by XTrace.
 
     The error falls as 1/n for n = matvecs / 2 where Hutchinson's falls as 1/√n, and much faster where the spectrum
@@ -68,6 +71,7 @@ def trace(operator: Operator, matvecs: int = 60, seed: int | torch.Generator = 0
         operator: `problem.hessian()`, or any `Operator`.
         matvecs: products to spend; an odd one is left unused. From P on the diagonal is summed instead, by P products.
         seed: for the test vectors.
+        progress: called after every product; True shows a line with the products and the time left.
 
     Returns:
         The estimate. It is exact to rounding where the operator's rank is below matvecs / 2.
@@ -78,12 +82,14 @@ def trace(operator: Operator, matvecs: int = 60, seed: int | torch.Generator = 0
     size = operator.shape[0]
     about = {"seed": seed if isinstance(seed, int) else None, **operator.describe()}
     if matvecs >= size >= 1:
-        diagonal = _diagonal(operator)
+        with shown(progress, "trace") as tell:
+            diagonal = _diagonal(operator, tell)
         rounding = _rounding(operator, diagonal)
         return TraceEstimate(float(diagonal.sum()), rounding, size, diagonal, {"method": "diagonal", **about})
     if matvecs < LEAST_MATVECS:
         raise InputError(f"matvecs={matvecs} leave no error estimate; use {LEAST_MATVECS} or more, 60 is usual")
-    samples, rounding = _leave_one_out(operator, matvecs // 2, as_generator(seed))
+    with shown(progress, "trace") as tell:
+        samples, rounding = _leave_one_out(operator, matvecs // 2, as_generator(seed), tell)
     count = len(samples)
     return TraceEstimate(
         value=float(samples.mean()),
@@ -94,17 +100,19 @@ def trace(operator: Operator, matvecs: int = 60, seed: int | torch.Generator = 0
     )
 
 
-def _leave_one_out(operator: Operator, count: int, generator: torch.Generator) -> tuple[Tensor, float]:
+def _leave_one_out(
+    operator: Operator, count: int, generator: torch.Generator, tell: Tell | None
+) -> tuple[Tensor, float]:
     """The estimates t_i, float64 `(count,)`, and the rounding of the products in them."""
     size = operator.shape[0]
     tests = torch.empty(count, size, dtype=operator.dtype, device=operator.device)
     for row in tests:
         row.copy_(torch.randn(size, generator=generator, dtype=torch.float64))
-    images = _products(operator, tests, 0)
+    images = _products(operator, tests, 0, 2 * count, tell)
     basis, inside = _orthonormal(images)
     del images
     rank = basis.shape[0]
-    products = _products(operator, basis, count)
+    products = _products(operator, basis, count, count + rank, tell)
     drop, lost = _left_out(inside)
     overlaps, core = _inner(basis, tests), _inner(basis, products)
     shares = overlaps - drop * (drop * overlaps).sum(dim=0)  # columns: coefficients of Q_i Q_iᵀ w_i in Q
@@ -123,8 +131,9 @@ def _leave_one_out(operator: Operator, count: int, generator: torch.Generator) -
 
 
 def _rounding(operator: Operator, entries: Tensor) -> float:
-    """Size of the rounding in a sum of these entries, float64 on the CPU."""
-    return 10 * torch.finfo(operator.dtype).eps * float(torch.linalg.vector_norm(entries))
+    """Size of the rounding in a sum of these entries, float64 on the CPU; errors of measured products may be alike."""
+    precision = max(10 * torch.finfo(operator.dtype).eps, operator.precision * math.sqrt(len(entries)))
+    return precision * float(torch.linalg.vector_norm(entries))
 
 
 def _orthonormal(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +168,8 @@ def _inner(left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
-def _products(operator: Operator, rows: Tensor, before: int) -> Tensor:
+def _products(operator: Operator, rows: Tensor, before: int, planned: int, tell: Tell | None) -> Tensor:
+    """Products with the rows, after `before` others of those planned."""
     out = torch.empty_like(rows)
     for index, row in enumerate(rows):
         product = operator.matvec(row)
@@ -168,15 +178,17 @@ def _products(operator: Operator, rows: Tensor, before: int) -> Tensor:
                 f"product {before + index + 1} of the operator is not finite; check the loss at these weights"
             )
         out[index] = product
+        if tell is not None:
+            tell(Progress("trace", before + index + 1, planned=planned))
     return out
 
 
-def _diagonal(operator: Operator) -> Tensor:
+def _diagonal(operator: Operator, tell: Tell | None) -> Tensor:
     """All diagonal entries, float64 `(P,)`, by a product each."""
     size = operator.shape[0]
     entries = []
     for index in range(size):
         unit = torch.zeros(1, size, dtype=operator.dtype, device=operator.device)
         unit[0, index] = 1.0
-        entries.append(_products(operator, unit, index)[0, index].double().cpu())
+        entries.append(_products(operator, unit, index, size, tell)[0, index].double().cpu())
     return torch.stack(entries)
