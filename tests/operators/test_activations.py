@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from tests.conftest import dense_truth, random_vector, relative_error, true_products
 from thalweg import Problem
-from thalweg.operators.activations import GELU, SILU, TANH_GELU, Elementwise, light_activations
+from thalweg.operators.activations import GELU, SILU, TANH_GELU, Elementwise
+from thalweg.operators.light import light_operations
 
 KINDS = {"gelu": GELU, "tanh gelu": TANH_GELU, "silu": SILU}
 MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -53,7 +54,7 @@ def test_hessians_are_the_dense_ones_by_the_light_way(make: Callable[[], nn.Modu
     block = problem.hessian(layers="2")
     rows = problem.space.positions(block.space)
     assert relative_error(block @ vectors[rows], truth.hessian[rows][:, rows] @ vectors[rows]) < 1e-14
-    with light_activations():
+    with light_operations():
         outside = functional.cross_entropy(model(inputs), targets)
     assert "_ValueBackward" in names_in_graph(outside)
 
@@ -88,7 +89,7 @@ def test_losses_that_differentiate_the_model_keep_torchs_derivatives() -> None:
 )
 def test_every_way_of_calling_gives_torchs_value(call: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(7, dtype=torch.float64, requires_grad=True)
-    with light_activations():
+    with light_operations():
         light = call(x)
     torch.testing.assert_close(light, call(x), rtol=0, atol=0)
     assert not any(name == "_ValueBackward" for name in names_in_graph(call(x)))

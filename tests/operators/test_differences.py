@@ -35,7 +35,7 @@ def in_float32(case: Case) -> tuple[nn.Module, list[Any]]:
 
 
 class TestDifferences(OperatorContract):
-    tolerance = 1e-7
+    tolerance = 1e-5
 
     def make(self) -> tuple[Operator, Tensor]:
         case = adversarial_case()
@@ -43,7 +43,7 @@ class TestDifferences(OperatorContract):
 
 
 class TestDifferencesOfABlock(OperatorContract):
-    tolerance = 1e-7
+    tolerance = 1e-5
 
     def make(self) -> tuple[Operator, Tensor]:
         case = adversarial_case()
@@ -69,7 +69,7 @@ def test_products_are_as_near_as_they_say(net: str, dtype: torch.dtype) -> None:
     model, batches = in_float32(case) if dtype == torch.float32 else (case.model, case.batches)
     operator = Problem(model, classify, batches).hessian(finite_differences=True)
     assert operator.dtype == dtype
-    assert operator.product_error < (3e-3 if dtype == torch.float32 else 1e-8)
+    assert operator.product_error < (3e-3 if dtype == torch.float32 else 1e-6)
     vectors = random_vector(operator.shape[0], 7, 5)
     true = case.truth.hessian @ vectors
     errors = (operator @ vectors.to(dtype) - true).norm(dim=0) / true.norm(dim=0)
@@ -82,16 +82,15 @@ def test_products_are_as_near_as_they_say(net: str, dtype: torch.dtype) -> None:
     assert float(errors.max()) > operator.product_error / 30
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_step_is_near_the_best(dtype: torch.dtype) -> None:
+def test_the_step_is_near_the_best() -> None:
     case = adversarial_case()
-    model, batches = in_float32(case) if dtype == torch.float32 else (case.model, case.batches)
+    model, batches = in_float32(case)
     operator = Problem(model, classify, batches).hessian(finite_differences=True)
     vector = random_vector(operator.shape[0], 7)
     true = case.truth.hessian @ vector
 
     def error(step: float) -> float:
-        return relative_error(operator._product(vector.to(dtype), step), true)
+        return relative_error(operator._product(vector.float(), step), true)
 
     chosen = error(operator.step)
     assert chosen < 5 * min(error(operator.step * 2.0**power) for power in range(-8, 9))
@@ -99,13 +98,28 @@ def test_the_step_is_near_the_best(dtype: torch.dtype) -> None:
     assert error(operator.step / 2.0**8) > 10 * chosen
 
 
+def test_in_float64_the_step_is_too_short_for_kinks() -> None:
+    """Units that are all but at zero for one sample: the best step of smooth losses meets their kink."""
+    case = small_case((9, 4))
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    with torch.no_grad():
+        model[0].bias.sub_(model[0](case.batches[0][0][:1])[0] - 3e-7)
+    problem = Problem(model, classify, case.batches)
+    operator, exact = problem.hessian(finite_differences=True), problem.hessian(chunk=None)
+    for seed in range(4):
+        vector = random_vector(operator.shape[0], 20 + seed)
+        true = exact @ vector
+        assert relative_error(operator @ vector, true) < 3 * operator.product_error < 1e-5
+        assert relative_error(operator._product(vector, 256 * operator.step), true) > 0.1
+
+
 def test_it_says_how_it_was_measured() -> None:
     case = adversarial_case()
     about = Problem(case.model, classify, case.batches).hessian("first", finite_differences=True).describe()
     assert (about["operator"], about["products"], about["layers"]) == ("hessian", "central differences", ["first"])
-    assert 1e-8 < about["step"] < 1e-4
-    assert 0 < about["product_error_of_largest"] <= about["product_error"] < 1e-8
-    assert 0 <= about["asymmetry"] < 1e-8
+    assert 1e-10 < about["step"] < 1e-4
+    assert 0 < about["product_error_of_largest"] <= about["product_error"] < 1e-6
+    assert 0 <= about["asymmetry"] < 1e-6
     assert (about["samples"], about["batches"], about["mode"]) == (23, 3, "evaluation")
 
 
@@ -125,7 +139,7 @@ def test_chunks_of_another_size_give_the_same() -> None:
     operator = problem.hessian(chunk=5, finite_differences=True)
     assert (operator.describe()["chunk"], operator.describe()["batches"]) == (5, 5)
     vector = random_vector(operator.shape[0])
-    assert relative_error(operator @ vector, case.truth.hessian @ vector) < 1e-8
+    assert relative_error(operator @ vector, case.truth.hessian @ vector) < 1e-6
     with pytest.raises(InputError, match="chunk=0: give a number"):
         problem.hessian(chunk=0, finite_differences=True)
 
@@ -158,7 +172,7 @@ def test_weights_of_zero_have_a_step() -> None:
             parameter.zero_()
     problem = Problem(model, classify, small_case().batches)
     vector = random_vector(15)
-    assert relative_error(problem.hessian(finite_differences=True) @ vector, problem.hessian() @ vector) < 1e-7
+    assert relative_error(problem.hessian(finite_differences=True) @ vector, problem.hessian() @ vector) < 1e-6
 
 
 # -- eigenpairs ------------------------------------------------------------------------------------------------------
@@ -237,7 +251,7 @@ def test_the_weights_are_never_written_to() -> None:
     vector = random_vector(operator.shape[0])
     operator @ vector
     assert same_state(before, state_of(case.model))
-    assert relative_error(operator @ vector, exact @ vector) < 1e-8  # kept graphs live on
+    assert relative_error(operator @ vector, exact @ vector) < 1e-6  # kept graphs live on
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -307,7 +321,7 @@ def test_changed_weights_are_noticed(change: Callable[[nn.Module], None]) -> Non
 
 def jumping(model: nn.Module, batch: Any) -> Tensor:
     outputs = model(batch[0])
-    return classify(model, batch) + (outputs * (1e6 * outputs.detach()).sin().sign()).sum()
+    return classify(model, batch) + (outputs * (1e12 * outputs.detach()).sin().sign()).sum()
 
 
 def test_differences_that_are_too_rough_are_refused() -> None:

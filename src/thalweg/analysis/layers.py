@@ -13,6 +13,7 @@ from thalweg.errors import InputError
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt
+from thalweg.space import Layer
 from thalweg.tables import Table
 
 
@@ -29,6 +30,8 @@ def layer_spectra(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Table:
     """Eigenvalues of each layer's block and of the whole network, on shared gradient graphs.
+
+    Each block's search begins at the network's eigenvectors, as far as they lie in the layer, with a random part.
 
     Args:
         problem: model, loss and data.
@@ -64,7 +67,8 @@ def layer_spectra(
         if progress is not None:
             progress(layer.name, number + 1, len(layers))
         block = HessianOperator(graphs, _only(layer.name))
-        pairs = eigenpairs(block, min(k, layer.size), tol=tol, seed=seed, certify=certify)
+        start = _start(whole, layer)
+        pairs = eigenpairs(block, min(k, layer.size), tol=tol, seed=seed, certify=certify, start=start)
         pass_on_interrupt(pairs)
         assert pairs.values is not None
         assert pairs.residuals is not None
@@ -91,6 +95,12 @@ def layer_spectra(
         }
     )
     return Table.of(records)
+
+
+def _start(whole: Directions, layer: Layer) -> Directions | None:
+    """What the network's eigenvectors are in a layer; None where that is nothing."""
+    part = whole.vectors[:, layer.start : layer.stop]
+    return Directions(part, whole.values) if bool(part.any()) else None
 
 
 def _only(wanted: str) -> Callable[[str], bool]:

@@ -8,15 +8,15 @@ computed once, when the graph is built.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from thalweg.operators.replacing import Replacements, by_torch, inside_a_loss
 
 
 @dataclass(frozen=True)
@@ -77,53 +77,23 @@ SILU = Elementwise(functional.silu, _silu_slope, _silu_bend)
 """`x σ(x)` with the logistic σ (the same paper, section 2, footnote)."""
 
 
-@contextmanager
-def light_activations() -> Iterator[None]:
-    """Compute a loss in here and differentiate it outside: GELU and SiLU then have the light second derivative.
-
-    A loss that differentiates the model itself, in here, gets torch's own derivatives, of any order.
-    """
-    _Activations.active += 1
-    try:
-        with _Activations():
-            yield
-    finally:
-        _Activations.active -= 1
+def _gelu(input: Tensor, approximate: str = "none") -> Tensor:  # noqa: A002 - torch's own name
+    kind = {"none": GELU, "tanh": TANH_GELU}.get(approximate)
+    if kind is None:
+        return functional.gelu(input, approximate=approximate)
+    return _value(input, kind)
 
 
-class _Activations(TorchFunctionMode):
-    active = 0
-    """How many losses are being computed; a class's own number, since backward passes may run on other threads."""
-
-    bypassed = 0
-    """How many backward passes inside a loss are calling torch's own function."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in _FUNCTIONS and not _Activations.bypassed:
-            light = _light(func, args, dict(kwargs or {}))
-            if light is not None:
-                return light
-        return func(*args, **(kwargs or {}))
+def _silu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 - torch's own name
+    return functional.silu(input, inplace=True) if inplace else _value(input, SILU)
 
 
-_FUNCTIONS = {functional.gelu, functional.silu, torch._C._nn.silu}
-
-
-def _light(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The function with its light derivative, or None where it is called in another way than is known here."""
-    x = args[0] if args else kwargs.pop("input", None)
-    if type(x) not in (Tensor, torch.nn.Parameter) or not x.requires_grad or not x.is_floating_point() or args[1:]:
-        return None
-    if func is functional.gelu:
-        kind = {"none": GELU, "tanh": TANH_GELU}.get(kwargs.pop("approximate", "none"))
-    else:
-        kind = None if kwargs.pop("inplace", False) else SILU
-    if kind is None or kwargs or not torch.is_grad_enabled():
-        return None
+def _value(x: Tensor, kind: Elementwise) -> Tensor:
     result: Tensor = _Value.apply(x, kind)  # type: ignore[no-untyped-call]
     return result
+
+
+REPLACEMENTS: Replacements = {functional.gelu: _gelu, functional.silu: _silu}
 
 
 class _Value(torch.autograd.Function):
@@ -140,7 +110,7 @@ class _Value(torch.autograd.Function):
         x, slope = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return gradient * slope, None
-        if _Activations.active:
+        if inside_a_loss():
             return _of_torch(ctx.kind, x, gradient), None
         bent: Tensor = _Slope.apply(gradient, x, slope, ctx.kind)  # type: ignore[no-untyped-call]
         return bent, None
@@ -164,10 +134,7 @@ class _Slope(torch.autograd.Function):
 
 def _of_torch(kind: Elementwise, x: Tensor, gradient: Tensor) -> Tensor:
     """`g f'(x)` as torch computes it, with the graph of x and g."""
-    _Activations.bypassed += 1
-    try:
+    with by_torch():
         value = kind.value(x)
-    finally:
-        _Activations.bypassed -= 1
     (product,) = torch.autograd.grad(value, x, gradient, create_graph=True)
     return product

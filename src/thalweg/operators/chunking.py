@@ -19,8 +19,8 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.memory import saved_bytes
-from thalweg.operators.activations import light_activations
 from thalweg.operators.base import BatchLosses, Term, loss_and_gradient
+from thalweg.operators.light import light_operations
 from thalweg.operators.seeds import Seeds
 
 SMALLEST = 16
@@ -31,6 +31,9 @@ TOLERANCE = 1e-5
 
 WORTHWHILE = 0.25
 """Seconds that one gradient has to take before timing other sizes can pay."""
+
+STEADY = 0.2
+"""Seconds from which on one timing is enough; shorter ones are taken twice."""
 
 MANY = 1024
 """Samples from which on small batches are joined without being timed."""
@@ -108,9 +111,6 @@ def _fastest(losses: Choppable, seconds: dict[int, float], most: int | None) -> 
         return "indivisible"
     if _gradient_seconds(probe) * samples < WORTHWHILE:
         return _joined(losses, probe, samples, most)
-    if given.samples <= samples // SHARE:
-        with losses.building():
-            seconds[0] = _product_seconds(given, losses.parameters())
     size, worse = SMALLEST, 0
     largest = samples // SHARE if most is None else min(samples // SHARE, most)
     while size <= largest and worse < 2:
@@ -121,6 +121,11 @@ def _fastest(losses: Choppable, seconds: dict[int, float], most: int | None) -> 
             seconds[size] = _product_seconds(next(iter(piece.terms())), piece.parameters())
         worse = worse + 1 if seconds[size] > shortest else 0
         size *= 2
+    if given.samples in seconds:
+        seconds[0] = seconds[given.samples]
+    elif given.samples <= samples // SHARE and (worse < 2 or given.samples < size // 2):  # else the trend tells
+        with losses.building():
+            seconds[0] = _product_seconds(given, losses.parameters())
     best = min((tried for tried in seconds if tried), key=lambda tried: seconds[tried], default=0)
     return best if best and seconds[best] < CLEARLY * seconds.get(0, math.inf) else "small"
 
@@ -152,13 +157,13 @@ def _gradient_seconds(losses: BatchLosses) -> float:
 
 
 def _gradients_with_graph(term: Term, parameters: list[Tensor]) -> Sequence[Tensor | None]:
-    with light_activations():
+    with light_operations():
         loss = term.loss()
     return torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
 
 
 def _product_seconds(term: Term, parameters: list[Tensor]) -> float:
-    """Seconds of one product with a kept graph, for each sample: the shorter of two after the graph is built."""
+    """Seconds of one product with a kept graph, for each sample, after the graph is built."""
     gradients = _gradients_with_graph(term, parameters)
     names = [str(index) for index in range(len(parameters))]
     seeds = Seeds(dict(zip(names, gradients, strict=True)))
@@ -171,6 +176,8 @@ def _product_seconds(term: Term, parameters: list[Tensor]) -> float:
         start = time.perf_counter()
         seeds.pull(vectors, parameters)
         times.append(time.perf_counter() - start)
+        if times[0] > STEADY:
+            break
     return min(times) / max(term.samples, 1)
 
 

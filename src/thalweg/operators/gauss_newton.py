@@ -21,9 +21,9 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.memory import NODE
-from thalweg.operators.activations import light_activations
 from thalweg.operators.base import Term
 from thalweg.operators.graphs import GraphOperator, Inputs, KeptGraphs
+from thalweg.operators.light import light_operations
 from thalweg.operators.seeds import Seeds
 from thalweg.operators.twice import check_custom_functions
 from thalweg.space import ParameterSpace
@@ -73,7 +73,7 @@ class OutputKind:
 
     def build(self, term: Term, inputs: Inputs) -> OutputGraph:
         """The output of one batch, and the graph of its Jacobian's transpose."""
-        with light_activations():
+        with light_operations():
             output, curvature = self.evaluate(term)
         cotangent = torch.zeros_like(output, requires_grad=True)
         wanted = list(inputs.values())

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from thalweg.memory import NODE
-from thalweg.operators.activations import light_activations
 from thalweg.operators.base import BatchLosses, Term
 from thalweg.operators.chunking import Chunking
 from thalweg.operators.graphs import GraphOperator, Inputs, KeptGraphs
+from thalweg.operators.light import light_operations
 from thalweg.operators.seeds import Seeds
 from thalweg.space import LayerChoice, ParameterSpace
 
@@ -46,7 +46,7 @@ class GradientKind:
 
     def build(self, term: Term, inputs: Inputs) -> GradientGraph:
         """The gradient of one batch's loss with its graph."""
-        with light_activations():
+        with light_operations():
             loss = term.loss()
         if not loss.requires_grad:
             return GradientGraph(term.coefficient, Seeds({}))
