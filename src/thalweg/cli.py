@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from thalweg.errors import ThalwegError
+from thalweg.show.folders import export_summary, import_summary, inspection_text, shown
 from thalweg.tables import Table
 from thalweg.tasks.loading import load_task, parse_settings
 from thalweg.version import __version__
@@ -40,7 +42,7 @@ def main() -> None:
     except ThalwegError as error:
         if os.environ.get("THALWEG_DEBUG"):
             raise
-        print(f"thalweg: {error}", file=sys.stderr)
+        print(f"thalweg: {shown(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -113,6 +115,59 @@ def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, q
 
     files = write_report(run, lang.split(","))
     _print(open_run(run).load("analysis"), files, as_json)
+
+
+@app.command()
+def inspect(run: RunFolder, as_json: AsJson = False) -> None:
+    """Say what is in a run and whether it is whole; exit code 1 if something is damaged, missing or not finite."""
+    from thalweg.recording.inspection import inspect_run
+
+    found = inspect_run(run)
+    _show(found, as_json, inspection_text)
+    if not found["healthy"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="npz, zarr, checkpoints, jsonl or tensorboard.")],
+    out: Annotated[Path, typer.Option(help="The file or folder to be made.")],
+    steps: Annotated[
+        str, typer.Option(help="For checkpoints: steps, first, last, all or start:stop:stride, with commas.")
+    ] = "last",
+    as_json: AsJson = False,
+) -> None:
+    """Write a run in another format."""
+    from thalweg.recording.exporting import export as write
+
+    _show(write(run, to, out, steps), as_json, export_summary)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A folder of checkpoints (state_dicts).", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option(help="The run folder to be made.")],
+    order: Annotated[
+        str | None, typer.Option(help="Names in order, with commas; else numbers in the names tell.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Your task, whose model tells parameters from buffers: module:function.")
+    ] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="key=value for the task's function.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run of a folder of checkpoints; its rows are the differences between them."""
+    from thalweg.recording.importing import import_checkpoints
+
+    network = load_task(model, parse_settings(setting or [])).model if model is not None else None
+    names = None if order is None else order.split(",")
+    _show(import_checkpoints(folder, out, names, network), as_json, import_summary)
+
+
+def _show(result: dict[str, Any], as_json: bool, in_words: Callable[[dict[str, Any]], str]) -> None:
+    """A result on standard output, as JSON or in words."""
+    print(json.dumps(result, ensure_ascii=False, indent=1) if as_json else in_words(result))
 
 
 def _print(result: dict[str, Any], files: list[Path], as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 `Directions` are k vectors of length P with what is known about them (values, residuals, where they came from).
 How they are held is a `Rows`: a plain tensor here (`DenseRows`), coefficients over a recorded trajectory lower
-down (`thalweg.recording.trajectory`). Inner products are accumulated in float64 whatever the rows' own dtype.
+down (`thalweg.recording.span`). Inner products are accumulated in float64 whatever the rows' own dtype.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 runs/a/
   manifest.json       what the run is: parameters, layers, optimizer, versions
   segments/           the trajectory (written by thalweg.recording)
-  results/NAME.json   results by name, and NAME.safetensors for directions
+  results/NAME.json   results by name, and NAME.safetensors for directions; gram.cache.safetensors can be made anew
   report.en.html      the report
 ```
 

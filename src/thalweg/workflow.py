@@ -26,7 +26,8 @@ from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
-from thalweg.recording.trajectory import Trajectory, Window, open_run
+from thalweg.recording.opening import open_run
+from thalweg.recording.trajectory import Trajectory, Window
 from thalweg.runs import Run
 from thalweg.solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
 from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt

@@ -65,6 +65,17 @@ def train(
     return seen
 
 
+def wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy the recorder would sum steps, and tests would see fewer rows than they made."""
+    monkeypatch.setattr("thalweg.recording.pace.WAIT_GRACE", 1e6)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this folder waits for the disk, but for those that set the grace themselves."""
+    wait_for_the_disk(monkeypatch)
+
+
 @dataclass
 class Recorded:
     trajectory: recording.Trajectory
@@ -73,7 +84,9 @@ class Recorded:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Callable[..., Recorded]:
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recorded]:
+    wait_for_the_disk(monkeypatch)
+
     def make(
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         steps: int = 40,

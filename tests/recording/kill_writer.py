@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import torch
 from torch import Tensor, nn
@@ -33,22 +34,26 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> Non
 
 
 def by_hand(steps: int) -> Tensor:
-    """Weights before the first and after each step: `(steps + 1, P)`."""
-    model, optimizer = toy()
-    seen = [torch.cat([p.detach().reshape(-1) for p in model.parameters()])]
-    for number in range(steps):
+    """Weights before the first and after each step: `(steps + 1, P)`; what was computed once is kept."""
+    model, optimizer = _training
+    for number in range(len(_seen) - 1, steps):
         step(model, optimizer, number)
-        seen.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
-    return torch.stack(seen)
+        _seen.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    return torch.stack(_seen[: steps + 1])
 
 
-def child(folder: str) -> None:
+_training = toy()
+_seen = [torch.cat([p.detach().reshape(-1) for p in _training[0].parameters()])]
+
+
+def child(folder: str, pause: float = 0.0) -> None:
     model, optimizer = toy()
     recording.watch(model, optimizer, folder, segment_rows=3)
     number = 0
     while True:
         step(model, optimizer, number)
         number += 1
+        time.sleep(pause)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.recording.kill_writer import by_hand, toy
-from thalweg.recording import open_run, watch
+from thalweg.recording import Trajectory, open_run, watch
 
 ROOT = Path(__file__).parents[2]
 FINISHED = re.compile(r"\d{6}-\d{6}\.[0-9a-f]{8}\.safetensors")
@@ -65,18 +65,23 @@ def finished(folder: Path) -> set[str]:
     return {p.name for p in segments.iterdir() if FINISHED.fullmatch(p.name)} if segments.is_dir() else set()
 
 
+def check_rows(t: Trajectory) -> None:
+    """Every row is the truth of the steps that it sums (more than one where the disk could not follow)."""
+    assert t.starts.tolist() == [0, *(t.steps[:-1] + 1).tolist()][: len(t)]
+    if len(t):
+        truth = by_hand(int(t.steps[-1]) + 1)
+        assert torch.equal(t.updates(0, int(t.steps[-1]) + 1), truth[t.steps + 1] - truth[t.starts])
+        for step in (-1, int(t.steps[0]), int(t.steps[len(t) // 2]), int(t.steps[-1])):
+            assert torch.equal(t.weights(step), truth[step + 1])
+
+
 def check(folder: Path, before: set[str], figures: dict[str, int]) -> None:
     t = open_run(folder).trajectory
     figures["opened"] += 1
     assert t.damaged == ()
     assert t.gaps == ()
     assert before <= {segment.path.name for segment in t.segments} == finished(folder)
-    truth = by_hand(len(t))
-    assert t.steps.tolist() == list(range(len(t)))
-    if len(t):
-        assert torch.equal(t.updates(0, len(t)), truth.diff(dim=0))
-        for step in (-1, 0, len(t) // 2, len(t) - 1):
-            assert torch.equal(t.weights(step), truth[step + 1])
+    check_rows(t)
     figures["without a segment"] += not t.segments
     figures["segments"] += len(t.segments)
     figures["rows"] += len(t)

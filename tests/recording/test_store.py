@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from thalweg.errors import RunError
-from thalweg.recording import open_run
-from thalweg.recording.store import checksum_of, encode, to_updates
+from thalweg.recording import differences, open_run
+from thalweg.recording.differences import to_updates
+from thalweg.recording.store import checksum_of, encode
 
 
 def segment_files(folder):
@@ -44,6 +46,7 @@ def test_encoded_bytes_are_read_by_the_safetensors_library(tmp_path):
         "flag": torch.tensor(True),
         "half": torch.ones(3, dtype=torch.bfloat16),
         "count": torch.tensor(7),
+        "one of many": torch.arange(8, dtype=torch.float64).view(4, 2)[:1, 1],
     }
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"".join(encode(tensors, {"note": 'a "quoted"\n name'})))
@@ -54,10 +57,13 @@ def test_encoded_bytes_are_read_by_the_safetensors_library(tmp_path):
         assert back[name].dtype == tensor.dtype
 
 
+@pytest.mark.parametrize("tile", [8, 5_000, 2**17, 2**30])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_patches_make_sums_exact(dtype):
+def test_patches_make_sums_exact(monkeypatch, dtype, tile):
+    monkeypatch.setattr(differences, "TILE_BYTES", tile)
     generator = np.random.default_rng(4)
-    weights = (generator.standard_normal((9, 40_000)) * 10.0 ** generator.integers(-9, 3, (9, 40_000))).astype(dtype)
+    size = 40_000 if tile > 8 else 50
+    weights = (generator.standard_normal((9, size)) * 10.0 ** generator.integers(-9, 3, (9, size))).astype(dtype)
     weights[3, :4] = [np.inf, -0.0, np.nan, -np.inf]
     weights[5, :3] = [np.nan, np.inf, 1.0]
     given = weights.copy()
@@ -68,11 +74,28 @@ def test_patches_make_sums_exact(dtype):
         unpatched = 0
         for row in range(8):
             now += weights[row + 1]
-            here = patches["rows"] == row
+            here = patches.rows == row
             unpatched += int((now != given[row + 1]).sum())
-            now[patches["columns"][here]] = patches["values"][here]
+            now[patches.columns[here]] = patches.values[here]
             np.testing.assert_array_equal(now, given[row + 1])
-    assert unpatched > 1000
+        np.testing.assert_array_equal(patches.finite, np.isfinite(given[1:] - given[:-1]).all(axis=1))
+    assert unpatched > size // 40
+    assert patches.finite.tolist() == [True, True, False, False, False, False, True, True]
+
+
+def test_flags_of_a_segment_of_the_version_before_are_computed(record):
+    seen = record(steps=6)
+    file = segment_files(seen.folder)[0]
+    held = load_file(str(file))
+    with safe_open(str(file), framework="pt") as opened:
+        metadata = opened.metadata()
+    del held["finite"]
+    held["updates"][2, 5] = torch.nan
+    file.unlink()
+    save_file(held, str(file), metadata)
+    file.rename(file.with_name(f"000000-000006.{checksum_of(file)}.safetensors"))
+    segment = open_run(seen.folder).trajectory.segments[0]
+    assert segment.finite.tolist() == [True, True, False, True, True, True]
 
 
 @pytest.mark.parametrize("where", ["header", "updates", "end"])

@@ -5,16 +5,13 @@ import pytest
 import torch
 
 from tests.recording.conftest import net, record, train  # noqa: F401 - a fixture
+from tests.recording.test_trajectory import broken, every_step_is_a_row, small_tiles  # noqa: F401 - fixtures
+from thalweg.directions import Directions
 from thalweg.errors import InputError
-from thalweg.recording import open_run, watch
-from thalweg.solvers.gram import (
-    gradient_map,
-    gradient_pca,
-    principal_components,
-    update_pca,
-    weight_path,
-    weight_pca,
-)
+from thalweg.recording import open_run, trajectory, watch
+from thalweg.recording.store import Segment
+from thalweg.solvers.gradients import gradient_map
+from thalweg.solvers.gram import gradient_pca, principal_components, update_pca, weight_path, weight_pca
 
 
 def dense_pca(points, k, center=True):
@@ -92,7 +89,17 @@ def test_directions_say_where_they_came_from(record):  # noqa: F811
         "layer": "0",
         "centered": True,
         "rows": 25,
+        "rows_left_out": 0,
         "every": 1,
+        "algorithm": "exact",
+    }
+    randomized = weight_pca(record(folder="other").trajectory, 3, method="randomized", seed=4, passes=2).provenance
+    assert {key: randomized[key] for key in ("algorithm", "seed", "passes", "tol", "window")} == {
+        "algorithm": "randomized",
+        "seed": 4,
+        "passes": 2,
+        "tol": 1e-4,
+        "window": [0, 40],
     }
 
 
@@ -167,6 +174,11 @@ def test_gradients_that_do_not_follow_from_updates_are_refused(record, tmp_path)
     with pytest.raises(InputError, match="step 4 had learning rate 0"):
         gradient_pca(still, 3)
     assert len(gradient_pca(still, 3, (5, 40))) == 3
+    sums = record(folder="sums").trajectory
+    vars(sums)["starts"] = sums.starts - (torch.arange(40) == 7).long()
+    with pytest.raises(InputError, match="the row of step 7 sums several steps"):
+        gradient_pca(sums, 3)
+    assert len(gradient_pca(sums, 3, (10, 40))) == 3
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -220,20 +232,169 @@ def test_short_and_wrong_windows(record):  # noqa: F811
         update_pca(t, 2, layer="head")
 
 
-def test_updates_that_are_not_finite_are_named(tmp_path):
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+LEFT_OUT = pytest.mark.filterwarnings("ignore:.*are not finite and are left out.*:RuntimeWarning")
 
-    def after(step, loss):
-        if step == 14:
-            model[2].bias.data[0] = torch.inf
 
+@LEFT_OUT
+@pytest.mark.parametrize("method", ["exact", "randomized"])
+def test_rows_that_are_not_finite_are_left_out(broken, method):  # noqa: F811
+    """Not finite are the updates of steps 8 to 11, and the weights of steps 8 to 10; after that they are, again."""
+    t = broken
+    u = t.updates(0, 20).double()
+    found = update_pca(t, 3, method=method, tol=1e-12)
+    assert_same_components(found, dense_pca(torch.cat([u[:8], u[12:]]), 3), 1e-5)
+    assert (found.provenance["rows"], found.provenance["rows_left_out"]) == (16, 4)
+    assert update_pca(t, 3, (0, 8), method=method).provenance["rows_left_out"] == 0
+    assert update_pca(t, 3, (10, 18), method=method).provenance["rows_left_out"] == 2
+    points = torch.cat([torch.zeros(1, 66).double(), u[:8].cumsum(dim=0)])
+    found = weight_pca(t, 3, method=method, tol=1e-12)
+    assert_same_components(found, dense_pca(points, 3), 1e-5)
+    assert (found.provenance["rows"], found.provenance["rows_left_out"]) == (
+        8,
+        12,
+    )  # where they went from there is lost
+    path = weight_path(t, found)
+    torch.testing.assert_close(path, points @ found.vectors.double().T, rtol=1e-5, atol=1e-6)
+    with pytest.raises(
+        InputError, match=r"window=\(6, 14\) holds 4 rows that can be used, k=4 needs 5; 4 more are left"
+    ):
+        update_pca(t, 4, (6, 14), method=method)
+    with pytest.raises(InputError, match=r"holds 0 rows that can be used, k=2 needs 3; 5 more are left out"):
+        weight_pca(t, 2, (8, 13), method=method)
+
+
+@LEFT_OUT
+def test_gradients_that_follow_from_updates_that_are_not_finite(tmp_path):
+    model = net(torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    bias, kept = model[2].bias, []
+
+    def before(*_):
+        kept.append(bias.detach().clone())
+        if len(kept) == 9:
+            bias.grad[0] = torch.nan
+        if len(kept) == 10:  # put back what was broken
+            bias.data.copy_(kept[8])
+            optimizer.state[bias]["momentum_buffer"].zero_()
+            for p in model.parameters():
+                p.grad.nan_to_num_(0.0)
+
+    optimizer.register_step_pre_hook(before)
     with watch(model, optimizer, tmp_path / "run"):
-        train(model, optimizer, 20, after)
+        hand = train(model, optimizer, 20)
     t = open_run(tmp_path / "run").trajectory
-    with pytest.raises(InputError, match=r"step 15 is not finite \(5 of 20 are not\)"):
-        update_pca(t, 2)
-    assert len(update_pca(t, 2, (0, 15))) == 2
+    assert (~t.finite).nonzero()[:, 0].tolist() == [8, 9]
+    found = gradient_pca(t, 3)
+    assert (found.provenance["rows"], found.provenance["rows_left_out"]) == (
+        17,
+        3,
+    )  # step 10 needs the update of step 9
+    gradients = torch.stack(hand.gradients)[[*range(8), *range(11, 20)]]
+    assert_same_components(found, dense_pca(gradients, 3), 1e-5)
+
+
+# -- the randomised way ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("window", [(0, 12), (13, 40)])
+def test_windows_of_a_long_run(record, monkeypatch, window, center):  # noqa: F811
+    monkeypatch.setattr(trajectory, "EXACT_ROWS", 30)
+    seen = record(dtype=torch.float64)
+    weights = torch.stack(seen.hand.weights)[window[0] : window[1] + 1]
+    found = update_pca(seen.trajectory, 4, window, center=center)
+    assert found.provenance["algorithm"] == "exact"
+    assert_same_components(found, dense_pca(weights.diff(dim=0), 4, center))
+    expected = dense_pca(weights if center else weights - weights[0], 4, center)
+    assert_same_components(weight_pca(seen.trajectory, 4, window, center=center), expected)
+    gradients = torch.stack(seen.hand.gradients)[slice(*window)]
+    assert_same_components(gradient_pca(seen.trajectory, 4, window, center=center), dense_pca(gradients, 4, center))
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_the_randomised_way_finds_the_same(record, monkeypatch, window, layer, center):  # noqa: F811
+    small_tiles(monkeypatch)
+    monkeypatch.setattr(trajectory.Trajectory, "gram", None)
+    seen = record(dtype=torch.float64)
+    start, stop = window or (0, 40)
+    span = seen.trajectory.space.layer("2").span if layer else slice(0, 66)
+    weights = torch.stack(seen.hand.weights)[start : stop + 1]
+    families = ((update_pca, weights.diff(dim=0)), (weight_pca, weights if center else weights - weights[0]))
+    for pca, points in families:
+        points = points.clone()
+        points[:, : span.start], points[:, span.stop :] = 0, 0
+        found = pca(seen.trajectory, 4, window, layer, center, method="randomized", tol=1e-10)
+        assert_same_components(found, dense_pca(points, 4, center))
+        assert bool(found.converged.all())
+
+
+def test_residuals_are_what_they_say(record):  # noqa: F811
+    seen = record(dtype=torch.float64)
+    gram = seen.hand.updates @ seen.hand.updates.T
+    exact = update_pca(seen.trajectory, 3, center=False, method="exact")
+    assert float(exact.residuals.max()) < 1e-13 * float(exact.values[0])
+    assert bool(exact.converged.all())
+    for passes in (1, 2):
+        found = update_pca(seen.trajectory, 3, center=False, method="randomized", passes=passes)
+        values = found.values * 40
+        units = (found.rows.coefficients * values.sqrt()[:, None]).T
+        true = torch.linalg.vector_norm(gram @ units - units * values, dim=0) / 40
+        torch.testing.assert_close(found.residuals, true, rtol=1e-6, atol=1e-14)
+        nearest = (found.values[:, None] - torch.linalg.eigvalsh(gram) / 40).abs().amin(dim=1)
+        assert bool((nearest <= found.residuals + 1e-14).all())
+        assert torch.equal(found.converged, found.residuals <= 1e-4 * found.values[0])
+    once = update_pca(seen.trajectory, 3, center=False, method="randomized", passes=1)
+    assert float(once.residuals.max()) > 1e-3 * float(once.values[0])
+    assert not bool(once.converged.all())
+
+
+def test_auto_takes_the_cheaper_way(record, monkeypatch):  # noqa: F811
+    t = record().trajectory
+    assert update_pca(t, 3).provenance["algorithm"] == "exact"
+    monkeypatch.setattr(trajectory, "EXACT_ROWS", 39)
+    other = open_run(t.folder).trajectory
+    assert update_pca(other, 3).provenance["algorithm"] == "randomized"
+    assert update_pca(other, 3, method="exact").provenance["algorithm"] == "exact"
+    assert update_pca(other, 3).provenance["algorithm"] == "exact"  # the Gram matrix is there now
+    third = open_run(t.folder).trajectory
+    assert update_pca(third, 3, (0, 30)).provenance["algorithm"] == "exact"  # of the window's rows alone
+    with pytest.raises(InputError, match="method='best'"):
+        update_pca(other, 3, method="best")
+
+
+def test_the_same_seed_gives_the_same(record):  # noqa: F811
+    t = record().trajectory
+    found = [update_pca(t, 3, method="randomized", passes=2, seed=seed).values for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_everything_that_components_are_asked_without_a_gram_matrix(record, monkeypatch):  # noqa: F811
+    seen = record(dtype=torch.float64)
+    monkeypatch.setattr(trajectory, "EXACT_ROWS", 10)
+    monkeypatch.setattr(trajectory, "WHOLE_LIMIT", 1000)
+    t = seen.trajectory
+    found = update_pca(t, 3)
+    dense = Directions(found.vectors, space=t.space)
+    torch.testing.assert_close(found.rows.grams(), dense.rows.grams())
+    torch.testing.assert_close(found.layer_energy(), dense.layer_energy())
+    torch.testing.assert_close(found.rows.cross(found.rows), torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(t.inner(found), seen.hand.updates @ dense.vectors.T)
+    torch.testing.assert_close(weight_path(t, found)[1:], (seen.hand.updates @ dense.vectors.T).cumsum(dim=0))
+    with pytest.raises(InputError, match="method='randomized'"):
+        update_pca(t, 3, method="exact")
+
+
+def test_a_pass_reads_the_file_once(record, monkeypatch):  # noqa: F811
+    t = record().trajectory
+    read = []
+    updates = Segment.updates
+    monkeypatch.setattr(Segment, "updates", lambda *a: read.append(updates(*a)) or read[-1])
+    found = update_pca(t, 3, method="randomized", passes=2, tol=1e-15)
+    assert found.provenance["passes"] == 2
+    assert sum(part.numel() for part in read) == 2 * 40 * 66
 
 
 def test_rank_deficient_vectors():

@@ -4,7 +4,9 @@
 the folder of segments that `store` describes.
 """
 
-from thalweg.recording.trajectory import Trajectory, TrajectoryRows, open_run
+from thalweg.recording.opening import open_run
+from thalweg.recording.span import TrajectoryRows
+from thalweg.recording.trajectory import Trajectory
 from thalweg.recording.watch import Recorder, watch
 
 __all__ = ["Recorder", "Trajectory", "TrajectoryRows", "open_run", "watch"]

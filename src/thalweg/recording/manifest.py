@@ -9,7 +9,7 @@ import platform
 import re
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -52,25 +52,42 @@ def parse_bytes(budget: int | str) -> int:
     return int(amount)
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
-    """Raise an InputError unless the optimizer trains at least one of the parameters, and all are real numbers."""
-    if not isinstance(optimizer, Optimizer):
-        raise InputError(f"{type(optimizer).__name__} is no torch.optim.Optimizer; give the one whose step() trains")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in held for p in parameters):
-        raise InputError(
-            f"this {type(optimizer).__name__} holds none of the {len(parameters)} trainable parameters of "
-            f"{type(model).__name__}; give the optimizer that was built from this model's parameters"
-        )
+def check_optimizers(model: nn.Module, optimizers: Sequence[Optimizer], parameters: Sequence[Tensor]) -> None:
+    """Raise an InputError unless each optimizer trains some of the parameters, and all are real numbers."""
+    known = {id(p) for p in parameters}
+    for optimizer in optimizers:
+        if not any(id(p) in known for group in optimizer.param_groups for p in group["params"]):
+            raise InputError(
+                f"this {type(optimizer).__name__} holds none of the {len(parameters)} trainable parameters of "
+                f"{type(model).__name__}; give the optimizer that was built from this model's parameters"
+            )
     if any(p.is_complex() for p in parameters):
         raise InputError(f"{type(model).__name__} has complex parameters, which cannot be recorded; use real ones")
 
 
-def prepare(folder: Path, overwrite: bool) -> FolderLock:
-    """Make the folder, lock it, and see to it that no run is in it.
+def space_of(model: nn.Module, include_frozen: bool) -> ParameterSpace:
+    """What is recorded: the trainable parameters, and also the frozen ones of floating point if they are wanted.
 
     Raises:
-        RunError: if it cannot be written, is locked, or holds a run and `overwrite` is false.
+        InputError: if no parameter is left.
+    """
+    if not include_frozen:
+        return ParameterSpace.of(model)
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        return ParameterSpace.of(model)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def prepare(folder: Path, overwrite: bool, resume: bool = False) -> FolderLock:
+    """Make the folder, lock it, and see to it that no run is in it, or one that is to go on.
+
+    Raises:
+        RunError: if it cannot be written, is locked, or holds a run and neither `overwrite` nor `resume` is true.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,9 +96,13 @@ def prepare(folder: Path, overwrite: bool) -> FolderLock:
         raise RunError(f"{folder} cannot be written ({error}); choose another folder") from error
     try:
         if (folder / MANIFEST).exists() or own_segment_files(folder / SEGMENTS):
-            if not overwrite:
-                raise RunError(f"{folder} already holds a run; choose another folder, or overwrite=True to remove it")
-            remove_run(folder)
+            if not (overwrite or resume):
+                raise RunError(
+                    f"{folder} already holds a run; choose another folder, or overwrite=True to remove it, or "
+                    "resume=True to go on with it"
+                )
+            if overwrite:
+                remove_run(folder)
         (folder / SEGMENTS).mkdir(exist_ok=True)
     except BaseException as error:
         lock.release()
@@ -115,15 +136,15 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def describe(model: nn.Module, optimizer: Optimizer, space: ParameterSpace, dtype: torch.dtype) -> dict[str, Any]:
+def describe(
+    model: nn.Module, optimizers: Sequence[Optimizer], space: ParameterSpace, dtype: torch.dtype
+) -> dict[str, Any]:
     """The manifest: what the run is, as plain JSON values."""
     return {
         "format": FORMAT,
         "run": uuid.uuid4().hex,
-        "versions": {"thalweg": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+        **describe_process(),
         "created": now(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "space": space.to_json(),
         "dtype": dtype_name(dtype),
@@ -131,23 +152,52 @@ def describe(model: nn.Module, optimizer: Optimizer, space: ParameterSpace, dtyp
             name: dtype_name(tensor.dtype) for name, tensor in zip(space.names, space.tensors(model), strict=True)
         },
         "buffers": [plain_name(name) for name, buffer in model.named_buffers() if storable(buffer)],
-        "optimizer": describe_optimizer(model, optimizer),
+        "not_persistent": not_persistent(model),
+        "optimizer": describe_optimizers(model, optimizers, space),
     }
 
 
-def describe_optimizer(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Class, settings and parameter names of each group, and whether it had made steps before (`state_at_start`)."""
+def not_persistent(model: nn.Module) -> list[str]:
+    """Names of the buffers that are in no `state_dict`."""
+    return [
+        plain_name(f"{prefix}.{name}" if prefix else name)
+        for prefix, module in model.named_modules()
+        for name in sorted(module._non_persistent_buffers_set)
+    ]
+
+
+def describe_process() -> dict[str, Any]:
+    """Who records: versions, machine and process."""
+    return {
+        "versions": {"thalweg": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+
+
+def describe_optimizers(model: nn.Module, optimizers: Sequence[Optimizer], space: ParameterSpace) -> dict[str, Any]:
+    """Class, settings and parameter names of each group, and whether it had made steps before (`state_at_start`).
+
+    Several classes are joined by " + "; without an optimizer the class is "none", with one group of all parameters.
+    """
     names = {id(p): plain_name(name) for name, p in model.named_parameters()}
     groups = []
-    for group in optimizer.param_groups:
-        settings = {key: _plain(value) for key, value in group.items() if key not in ("params", "param_names")}
-        groups.append(settings | {"parameters": [names.get(id(p)) for p in group["params"]]})
-    kind = type(optimizer)
+    for number, optimizer in enumerate(optimizers):
+        for group in optimizer.param_groups:
+            about = {"optimizer": number, "parameters": [names.get(id(p)) for p in group["params"]]}
+            groups.append(settings_of(group) | about)
+    kinds = [f"{type(optimizer).__module__}.{type(optimizer).__qualname__}" for optimizer in optimizers]
     return {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "state_at_start": any(len(state) > 0 for state in optimizer.state.values()),
-        "groups": groups,
+        "class": " + ".join(dict.fromkeys(kinds)) or "none",
+        "classes": kinds,
+        "state_at_start": any(len(state) > 0 for optimizer in optimizers for state in optimizer.state.values()),
+        "groups": groups or [{"optimizer": None, "parameters": list(space.names)}],
     }
+
+
+def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group without its parameters, as plain JSON values."""
+    return {key: plain(value) for key, value in group.items() if key not in ("params", "param_names")}
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -160,11 +210,12 @@ def storable(buffer: Tensor) -> bool:
     return buffer.layout == torch.strided and buffer.dtype in DTYPES and not buffer.is_meta
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting as JSON holds it: what is not finite as words, what is no plain value as the name of its type."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     return value if value is None or isinstance(value, (bool, int, str)) else str(type(value).__name__)

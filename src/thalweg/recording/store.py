@@ -8,12 +8,14 @@ segments/000000-000064.1c291ca3.safetensors      rows 0 to 63; CRC-32 of the fil
     learning_rates  (n, groups)  float64, and `momenta` likewise: what the optimizer used (NaN where it has none)
     times           (n,)         float64, seconds since 1970
     scalars         (n, names)   float64, NaN where nothing was logged
-    patch_rows, patch_columns, patch_values   (m,) entries that adding up does not give back, see below
+    patch_rows, patch_columns, patch_values   (m,) entries that adding up does not give back, see `differences`
+    finite          (n,) uint8   whether every entry of the row's update is a finite number
     buffer/NAME                  the model's buffers after the last row
+    anchor_buffer/NAME           and as they stood with the anchor
+    state/I                      I-th tensor of the optimizers' state with the anchor; `anchors` reads it by name
 ```
 
-`w + fl(w' - w)` is `w'` except where a weight's sign or size changes much (Sterbenz). Those few entries are kept as
-patches, so that adding row by row from the anchor gives back every weight of every row, bit for bit.
+The patches see to it that adding row by row from the anchor gives back every weight of every row, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thalweg.errors import RunError
+from thalweg.recording.differences import to_updates
 from thalweg.runs import replace_synced
 
 SEGMENTS = "segments"
 SEGMENT_FORMAT = "thalweg-segment-1"
 BUFFER = "buffer/"
+ANCHOR_BUFFER = "anchor_buffer/"
+STATE = "state/"
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -55,7 +61,6 @@ DTYPES = {
 """What a segment can hold, by the names that safetensors gives."""
 
 _NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{8})\.safetensors")
-_COLUMNS = 2**15
 _READ = 2**22
 
 
@@ -78,6 +83,9 @@ class SegmentContent:
         times: `(n,)` float64.
         scalars: name to `(n,)` float64.
         buffers: name to tensor, after the last row.
+        anchor_buffers: likewise, as they stood with the anchor.
+        groups: settings of each parameter group with the anchor, as plain JSON values.
+        state: `((optimizer, parameter's name, key), tensor)` for the optimizers' state with the anchor.
     """
 
     run: str
@@ -90,6 +98,9 @@ class SegmentContent:
     times: NDArray[np.float64]
     scalars: Mapping[str, NDArray[np.float64]]
     buffers: Mapping[str, Tensor]
+    anchor_buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Sequence[Mapping[str, Any]] = ()
+    state: Sequence[tuple[tuple[int, str, str], Tensor]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +135,16 @@ class Segment:
 
     def __len__(self) -> int:
         return int(self.steps.shape[0])
+
+    @cached_property
+    def finite(self) -> Tensor:
+        """`(n,)` bool: whether every entry of each update is a finite number; NaN may not get into a Gram matrix."""
+        with safe_open(str(self.path), framework="pt") as file:
+            if "finite" in file.keys():  # noqa: SIM118 - no mapping
+                flags: Tensor = file.get_tensor("finite")
+                return flags.bool()
+        rows = [self.updates(slice(row, row + 1)).isfinite().all() for row in range(len(self))]
+        return torch.stack(rows)
 
     def updates(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
         """Updates of some rows and columns, read from the file now: `(rows, columns)` in the run's dtype."""
@@ -167,8 +188,18 @@ class Segment:
     def buffers(self) -> dict[str, Tensor]:
         """The model's buffers after the last row."""
         with safe_open(str(self.path), framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(BUFFER)]  # noqa: SIM118 - no mapping
-            return {name[len(BUFFER) :]: file.get_tensor(name) for name in names}
+            return _under(file, BUFFER)
+
+
+def read_anchor_parts(segment: Segment) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """What a segment holds with its anchor: the header's `about`, the buffers, and the state by its number."""
+    with safe_open(str(segment.path), framework="pt") as file:
+        return json.loads(file.metadata()["about"]), _under(file, ANCHOR_BUFFER), _under(file, STATE)
+
+
+def _under(file: Any, prefix: str) -> dict[str, Tensor]:
+    names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
+    return {name[len(prefix) :]: file.get_tensor(name) for name in names}
 
 
 def write_segment(folder: Path, content: SegmentContent) -> Path:
@@ -189,10 +220,20 @@ def write_segment(folder: Path, content: SegmentContent) -> Path:
         "momenta": torch.from_numpy(content.momenta),
         "times": torch.from_numpy(content.times),
         "scalars": torch.from_numpy(np.stack(columns, axis=1) if names else np.empty((count, 0))),
-        **{f"patch_{name}": torch.from_numpy(part) for name, part in patches.items()},
+        "finite": torch.from_numpy(patches.finite.astype(np.uint8)),
+        **{f"patch_{part}": torch.from_numpy(getattr(patches, part)) for part in ("rows", "columns", "values")},
         **{BUFFER + name: tensor for name, tensor in content.buffers.items()},
+        **{ANCHOR_BUFFER + name: tensor for name, tensor in content.anchor_buffers.items()},
+        **{f"{STATE}{number}": tensor for number, (_, tensor) in enumerate(content.state)},
     }
-    about = {"run": content.run, "first_row": content.first_row, "before": content.before, "scalars": names}
+    about = {
+        "run": content.run,
+        "first_row": content.first_row,
+        "before": content.before,
+        "scalars": names,
+        "groups": list(content.groups),
+        "state": [list(of) for of, _ in content.state],
+    }
     parts = encode(tensors, {"format": SEGMENT_FORMAT, "about": json.dumps(about)})
     stem = f"{content.first_row:06d}-{content.first_row + count:06d}"
     aside = folder / f".{stem}.tmp{os.getpid()}"
@@ -210,41 +251,6 @@ def write_segment(folder: Path, content: SegmentContent) -> Path:
     return path
 
 
-def to_updates(weights: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Turn weights `(n + 1, P)` into the first row and n differences, in place; return the patches.
-
-    The patches are the entries at which `w + fl(w' - w)` is not `w'`: `rows`, `columns` and the true `values`.
-    """
-    rows: list[NDArray[Any]] = []
-    columns: list[NDArray[Any]] = []
-    values: list[NDArray[Any]] = []
-    count, size = weights.shape
-    scratch = np.empty((2, min(_COLUMNS, size)), dtype=weights.dtype)
-    bits = _BITS[weights.dtype.itemsize]
-    with np.errstate(all="ignore"):
-        for start in range(0, size, _COLUMNS):
-            part = weights[:, start : start + _COLUMNS]
-            update, again = scratch[:, : part.shape[1]]
-            for row in range(count - 1, 0, -1):
-                np.subtract(part[row], part[row - 1], out=update)
-                np.add(part[row - 1], update, out=again)
-                missed = np.flatnonzero(again.view(bits) != part[row].view(bits))
-                if len(missed):
-                    rows.append(np.full(len(missed), row - 1, dtype=np.int64))
-                    columns.append(missed + start)
-                    values.append(part[row][missed])
-                part[row] = update
-    none = np.empty(0, dtype=np.int64)
-    return {
-        "rows": np.concatenate([none, *rows]),
-        "columns": np.concatenate([none, *columns]),
-        "values": np.concatenate([np.empty(0, dtype=weights.dtype), *values]),
-    }
-
-
-_BITS: dict[int, Any] = {4: np.int32, 8: np.int64}
-
-
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[memoryview]:
     """The bytes of a safetensors file, in parts, without a copy of tensors that are contiguous and on the CPU."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -252,6 +258,8 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[m
     offset = 0
     for name, tensor in tensors.items():
         flat = tensor.detach().contiguous().reshape(-1)
+        if flat.stride(0) != 1:  # a single entry out of a larger tensor
+            flat = flat.clone(memory_format=torch.contiguous_format)
         raw = flat.view(torch.uint8).numpy() if len(flat) else np.empty(0, dtype=np.uint8)
         header[name] = {
             "dtype": DTYPES[tensor.dtype],
@@ -328,7 +336,7 @@ def read_segments(
     segments: list[Segment] = []
     damaged: list[tuple[str, str]] = []
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    for path in sorted(paths, key=_row_range):
+    for path in sorted(paths, key=row_range):
         found = _segment_or_reason(path, run, size, dtype, verify)
         if isinstance(found, Segment) and segments and found.first_row < segments[-1].first_row + len(segments[-1]):
             found = f"its rows are already in {segments[-1].path.name}"
@@ -362,7 +370,8 @@ def own_segment_files(folder: Path) -> Sequence[Path]:
     return [p for p in folder.iterdir() if _NAME.fullmatch(p.name) or re.fullmatch(r"\.\d+-\d+\.tmp\d+", p.name)]
 
 
-def _row_range(path: Path) -> tuple[int, int, str]:
+def row_range(path: Path) -> tuple[int, int, str]:
+    """First row and the row after the last, as a segment's name says them, and the name; -1 for other files."""
     match = _NAME.fullmatch(path.name)
     return (int(match[1]), int(match[2]), path.name) if match else (-1, -1, path.name)
 

@@ -1,13 +1,13 @@
 """Reading a recorded trajectory: its steps, its Gram matrix in one pass, weights at any step, inner products.
 
-Everything is streamed from the segments in column blocks and accumulated in float64. With the updates as rows of U,
-`G = U Uᵀ` is summed over layers; directions in the trajectory's span are their coefficients C, since
-`(C_a U)(C_b U)ᵀ = C_a G C_bᵀ`: no vector of length P is made.
+Everything is streamed from the segments in columns (`columns`) and summed in float64 (`products`). With the updates as
+rows of U, `G = U Uᵀ` is summed over layers and kept in the run folder (`grams`); directions in the trajectory's span
+are their coefficients (`span`). A row with an entry that is not finite takes no part: `Trajectory.finite` says which.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,19 +20,21 @@ from torch import Tensor
 
 from thalweg.directions import DENSE_LIMIT, DenseRows, Directions, Rows
 from thalweg.errors import InputError, RunError
+from thalweg.recording import products
+from thalweg.recording.columns import finite_rows, parts_of, tiles
+from thalweg.recording.grams import WHOLE_LIMIT, Grams, cached_rows, kept_layers, make_grams, run_grams
 from thalweg.recording.manifest import CLOSED
-from thalweg.recording.store import SEGMENTS, Segment, read_segments
-from thalweg.runs import Run, read_json, read_manifest
+from thalweg.recording.span import TrajectoryRows, centered_rows
+from thalweg.recording.store import Segment
+from thalweg.runs import read_json
 from thalweg.space import Layer, ParameterSpace
 
 Window = tuple[int, int]
 """A half-open interval of optimizer steps."""
 
-STREAM_BYTES = 2**26
-"""Size of one float64 block of columns while streaming."""
-MINIMUM_COLUMNS = 256
-GRAM_LIMIT = 2**31
-"""Bytes up to which the Gram matrices of all layers are kept; beyond, each is streamed when asked for."""
+EXACT_ROWS = 1024
+"""Rows up to which the Gram matrix is made for a single question. From about 500 on, a few passes over the file would
+cost less; but the matrix then serves all other questions too, and is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,29 @@ class Trajectory:
             for name in names
         }
 
+    @cached_property
+    def finite(self) -> Tensor:
+        """`(T,)` bool: rows all of whose entries are finite. The others take no part in anything but `updates`."""
+        return finite_rows(self.segments)
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many rows are not finite, and so take no part."""
+        return len(self) - int(self.finite.sum())
+
+    @cached_property
+    def usable(self) -> Tensor:
+        """The same as `finite`, with one warning where a row is left out."""
+        gone = (~self.finite).nonzero()[:, 0]
+        if len(gone):
+            warnings.warn(
+                f"{self.folder}: {len(gone)} of {len(self)} updates are not finite and are left out, the first after "
+                f"step {int(self.steps[gone[0]])}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return self.finite
+
     @property
     def optimizer(self) -> Mapping[str, Any]:
         """The optimizer as it was when recording began: `class`, `groups` and `state_at_start`."""
@@ -112,7 +137,7 @@ class Trajectory:
     @property
     def dtype(self) -> torch.dtype:
         """Of updates and weights."""
-        return _dtype(self.manifest)
+        return dtype_of(self.manifest)
 
     @cached_property
     def gaps(self) -> tuple[Window, ...]:
@@ -147,7 +172,8 @@ class Trajectory:
             raise InputError(f"these {len(rows)} updates take {need / 2**30:.1f} GiB; ask for a shorter window")
         if not len(rows):
             return torch.empty(0, self.space.size, dtype=self.dtype)
-        return torch.cat(list(self._pieces(int(rows[0]), int(rows[-1]) + 1, slice(0, self.space.size))))
+        parts = parts_of(self.segments, int(rows[0]), int(rows[-1]) + 1)
+        return torch.cat([segment.updates(chosen) for segment, chosen in parts])
 
     def weights(self, step: int) -> Tensor:
         """The weights `(P,)` after an optimizer step, exactly as they were; `step=-1` is before the first.
@@ -165,21 +191,41 @@ class Trajectory:
         segment = self._segment_at(step)
         return segment.buffers(), int(segment.steps[-1])
 
-    def inner(self, directions: Directions | Rows | Tensor) -> Tensor:
-        """Inner products of every update with k directions: float64 `(T, k)`, in one pass over the file.
+    def inner(
+        self,
+        directions: Directions | Rows | Tensor,
+        window: Window | None = None,
+        layer: str | None = None,
+        center: bool = False,
+    ) -> Tensor:
+        """Inner products of the updates with k directions: float64 `(T, k)`, in one pass over the file.
+
+        Args:
+            directions: `(k, P)` or `(P,)`.
+            window: half-open interval of optimizer steps: `(n, k)` for its n rows, see `rows_in`.
+            layer: over this layer's entries only.
+            center: subtract the rows' mean update first.
+
+        Returns:
+            Zeros for the rows that are not finite.
 
         Raises:
-            InputError: if the directions have another length than the updates.
+            InputError: if the directions have another length than the updates, or window or layer is none.
         """
+        chosen = self.rows_in(window)
         rows = directions.rows if isinstance(directions, Directions) else directions
         if isinstance(rows, TrajectoryRows) and rows.trajectory is self:
-            return (rows.coefficients @ self.gram(rows.layer)).T
-        if isinstance(rows, Rows):
-            rows = rows.tensor if isinstance(rows, DenseRows) else Directions(rows).vectors
-        return self.inner_within(rows, slice(0, self.space.size))
+            found = rows.inner_rows(layer)[chosen]
+        else:
+            if isinstance(rows, Rows):
+                rows = rows.tensor if isinstance(rows, DenseRows) else Directions(rows).vectors
+            columns = slice(0, self.space.size) if layer is None else self.space.layer(layer).span
+            begin, end = (int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else (0, 0)
+            found = self.inner_within(rows, columns, begin, end)
+        return centered_rows(found, self.usable[chosen]) if center else found
 
-    def inner_within(self, vectors: Tensor, columns: slice) -> Tensor:
-        """Inner products over some columns only: `(k, P)` or `(P,)` gives float64 `(T, k)`.
+    def inner_within(self, vectors: Tensor, columns: slice, first: int = 0, last: int | None = None) -> Tensor:
+        """Inner products over some columns and some rows only: `(k, P)` or `(P,)` gives float64 `(rows, k)`.
 
         Raises:
             InputError: if the vectors have another length than the updates.
@@ -188,62 +234,80 @@ class Trajectory:
             raise InputError(
                 f"directions of shape {tuple(vectors.shape)} against updates of length {self.space.size}; give (k, P)"
             )
+        last = len(self) if last is None else last
         vectors = vectors.detach().reshape(-1, self.space.size)
-        out = torch.zeros(len(self), len(vectors), dtype=torch.float64)
-        for here, block in self.stream(columns):
-            out += block @ vectors[:, here].to("cpu", torch.float64).T
-        return out
+        return products.inner(self.stream(columns, first, last), vectors, last - first)
 
     # -- the Gram matrix -----------------------------------------------------------------------------------
 
-    def gram(self, layer: str | None = None) -> Tensor:
+    def gram(self, layer: str | None = None, window: Window | None = None, center: bool = False) -> Tensor:
         """`U Uᵀ` over all columns or one layer's: float64 `(T, T)`. The first call reads the file once.
 
+        It is kept in the run folder, so that later only rows that are new are multiplied.
+
+        Args:
+            layer: over this layer's entries only.
+            window: half-open interval of optimizer steps: `(n, n)` for its n rows, see `rows_in`.
+            center: subtract the rows' mean update first.
+
+        Returns:
+            Zeros in the rows and columns of updates that are not finite.
+
         Raises:
-            InputError: if there is no layer of that name.
+            InputError: if there is no layer of that name, or the matrix would exceed `grams.WHOLE_LIMIT` bytes.
         """
-        layers = self.space.layers
-        chosen = None if layer is None else layers.index(self.space.layer(layer))
-        if len(layers) * len(self) ** 2 * 8 <= GRAM_LIMIT:
-            return self._gram if chosen is None else self._layer_grams[chosen]
-        span = slice(0, self.space.size) if chosen is None else layers[chosen].span
-        return self._streamed_grams([Layer("", 0, span.start, span.stop)])[0]
+        chosen = self.rows_in(window)
+        first, last = (int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else (0, 0)
+        found, usable = self.gram_between(first, last, layer), self.usable[first:last]
+        return centered_rows(centered_rows(found, usable).T, usable) if center else found
+
+    def gram_between(self, first: int, last: int, layer: str | None = None) -> Tensor:
+        """The same for the rows `first` to `last`: of a long run, only these are read.
+
+        Raises:
+            InputError: as `gram` does.
+        """
+        chosen = None if layer is None else self.space.layer(layer)
+        part = (first, last) != (0, len(self)) and not self.prefers_gram()
+        need = 8 * (last - first if part else len(self)) ** 2
+        if need > WHOLE_LIMIT:
+            raise InputError(
+                f"a Gram matrix of {math.isqrt(need // 8):,} rows takes {need / 1e6:,.0f} MB, more than the limit of "
+                f"{WHOLE_LIMIT / 1e6:,.0f} MB; choose a window, or do without by update_pca(..., method='randomized')"
+            )
+        if part:
+            return make_grams(self.segments, (chosen or Layer("", 0, 0, self.space.size),), first, last).whole
+        found = self.grams.whole if chosen is None else self._layer_gram(chosen)
+        return found[first:last, first:last]
 
     @cached_property
-    def _gram(self) -> Tensor:
-        return self._layer_grams.sum(dim=0)
+    def grams(self) -> Grams:
+        """The Gram matrices of the layers, or of all columns where those of the layers would take too much."""
+        return run_grams(self.folder, str(self.manifest["run"]), self.segments, self.space)
 
-    @cached_property
-    def _layer_grams(self) -> Tensor:
-        return self._streamed_grams(self.space.layers)
+    def _layer_gram(self, layer: Layer) -> Tensor:
+        if layer in kept_layers(self.space, len(self)):
+            return self.grams.of(layer)
+        return make_grams(self.segments, (layer,)).whole
 
-    def _streamed_grams(self, layers: tuple[Layer, ...] | list[Layer]) -> Tensor:
-        grams = torch.zeros(len(layers), len(self), len(self), dtype=torch.float64)
-        for here, block in self.stream(slice(layers[0].start, layers[-1].stop)):
-            for gram, layer in zip(grams, layers, strict=True):
-                start, stop = max(layer.start, here.start), min(layer.stop, here.stop)
-                if start < stop:
-                    part = block[:, start - here.start : stop - here.start]
-                    gram.addmm_(part, part.T)
-        return grams
+    def prefers_gram(self, rows: int | None = None) -> bool:
+        """Whether a question about so many rows, all unless given, is answered from a Gram matrix.
+
+        It is if they are few, or if the whole matrix is there already.
+        """
+        if (len(self) if rows is None else rows) <= EXACT_ROWS or "grams" in vars(self):
+            return True
+        return cached_rows(self.folder, str(self.manifest["run"]), self.segments, self.space) == len(self)
 
     # -- reading -------------------------------------------------------------------------------------------
 
     def stream(self, columns: slice, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of columns of the rows `first` to `last`: which columns, and float64 `(rows, columns)`."""
-        last = len(self) if last is None else last
-        width = max(MINIMUM_COLUMNS, STREAM_BYTES // (8 * max(last - first, 1)))
-        for start in range(columns.start, columns.stop, width) if last > first else ():
-            here = slice(start, min(start + width, columns.stop))
-            yield here, torch.cat([piece.double() for piece in self._pieces(first, last, here)])
+        """Tiles of the rows `first` to `last`: which columns, and float64 `(rows, columns)`; see `columns.tiles`.
 
-    def _pieces(self, first: int, last: int, columns: slice) -> Iterator[Tensor]:
-        begin = 0
-        for segment in self.segments:
-            start, stop = max(first - begin, 0), min(last - begin, len(segment))
-            if start < stop:
-                yield segment.updates(slice(start, stop), columns)
-            begin += len(segment)
+        Rows that are not finite are zeros.
+        """
+        last = len(self) if last is None else last
+        return tiles(parts_of(self.segments, first, last), columns, ~self.usable[first:last])
 
     def _segment_at(self, step: int) -> Segment:
         for segment in self.segments:
@@ -258,117 +322,6 @@ class Trajectory:
 
     def _no_rates(self) -> Tensor:
         return torch.empty(0, len(self.optimizer["groups"]), dtype=torch.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class TrajectoryRows(Rows):
-    """Directions `C U` in the span of a trajectory's updates, held as their coefficients.
-
-    Attributes:
-        trajectory: where the updates are.
-        coefficients: C, float64 `(k, T)`.
-        layer: the one layer that the directions live in; elsewhere they are zero. None: the whole network.
-    """
-
-    trajectory: Trajectory
-    coefficients: Tensor
-    layer: str | None = None
-
-    @property
-    def space(self) -> ParameterSpace:  # type: ignore[override]
-        """The trajectory's parameter space."""
-        return self.trajectory.space
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`(k, P)`."""
-        return len(self.coefficients), self.space.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of dense rows: the run's."""
-        return self.trajectory.dtype
-
-    @property
-    def columns(self) -> slice:
-        """The entries that may differ from zero."""
-        return slice(0, self.space.size) if self.layer is None else self.space.layer(self.layer).span
-
-    def head(self, count: int) -> TrajectoryRows:
-        """The first `count` rows."""
-        return TrajectoryRows(self.trajectory, self.coefficients[:count], self.layer)
-
-    def inner(self, vectors: Tensor) -> Tensor:
-        """Inner products in float64, streamed: `(P,)` gives `(k,)`, `(b, P)` gives `(k, b)`."""
-        found = self.coefficients @ self.trajectory.inner_within(vectors, self.columns)
-        return found[:, 0] if vectors.ndim == 1 else found
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """Linear combinations in one pass, in the run's dtype, on the CPU: `(k,)` gives `(P,)`, `(j, k)` `(j, P)`."""
-        wanted = coefficients.detach().to("cpu", torch.float64)
-        weights = wanted.reshape(-1, len(self.coefficients)) @ self.coefficients
-        out = torch.zeros(len(weights), self.space.size, dtype=self.dtype)
-        used = weights.any(dim=0).nonzero()[:, 0]
-        if len(used):
-            first, last = int(used[0]), int(used[-1]) + 1
-            for here, block in self.trajectory.stream(self.columns, first, last):
-                out[:, here] = (weights[:, first:last] @ block).to(self.dtype)
-        return out[0] if coefficients.ndim == 1 else out
-
-    def grams(self) -> Tensor:
-        """`C G_l Cᵀ` for every layer: float64 `(layers, k, k)`."""
-        k = len(self.coefficients)
-        nothing = torch.zeros(k, k, dtype=torch.float64)
-        return torch.stack(
-            [
-                self._between(self, layer.name) if self.layer in (None, layer.name) else nothing
-                for layer in self.space.layers
-            ]
-        )
-
-    def cross(self, other: Rows) -> Tensor:
-        """Inner products with other rows: float64 `(k, other k)`. Of the same trajectory: `C_a G C_bᵀ`."""
-        if not isinstance(other, TrajectoryRows) or other.trajectory is not self.trajectory:
-            return super().cross(other)
-        if None not in (self.layer, other.layer) and self.layer != other.layer:
-            return torch.zeros(len(self.coefficients), len(other.coefficients), dtype=torch.float64)
-        return self._between(other, self.layer or other.layer)
-
-    def _between(self, other: TrajectoryRows, layer: str | None) -> Tensor:
-        return self.coefficients @ self.trajectory.gram(layer) @ other.coefficients.T
-
-
-def open_run(folder: str | Path, verify: bool = True) -> Run[Trajectory]:
-    """Open a recorded run. It may still be written to: what is finished now is what is seen.
-
-    Args:
-        folder: the run folder.
-        verify: when the trajectory is first used, compare every byte with the checksums.
-
-    Raises:
-        RunError: if the folder is not a run, or its manifest is damaged.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    try:
-        ParameterSpace.from_json(manifest["space"])
-        _dtype(manifest), str(manifest["run"]), int(manifest["every"]), len(manifest["optimizer"]["groups"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"{folder} has a manifest that lacks something ({type(error).__name__}: {error}); it is damaged, "
-            "record the run again"
-        ) from error
-    return Run(folder, manifest, functools.partial(read_trajectory, verify=verify))
-
-
-def read_trajectory(folder: Path, manifest: Mapping[str, Any], verify: bool = True) -> Trajectory:
-    """The trajectory of an opened run; damaged segments are named in one warning and left out."""
-    space = ParameterSpace.from_json(manifest["space"])
-    segments, damaged = read_segments(folder / SEGMENTS, manifest["run"], space.size, _dtype(manifest), verify)
-    if damaged:
-        names = "; ".join(f"{name}: {reason}" for name, reason in damaged)
-        warnings.warn(f"{folder}: {len(damaged)} segment(s) left out. {names}", RuntimeWarning, stacklevel=2)
-    return Trajectory(folder, manifest, space, segments, damaged)
 
 
 def check_window(window: Window) -> Window:
@@ -394,6 +347,7 @@ def _last_step(folder: Path) -> int:
         return -1
 
 
-def _dtype(manifest: Mapping[str, Any]) -> torch.dtype:
+def dtype_of(manifest: Mapping[str, Any]) -> torch.dtype:
+    """The dtype of a run's updates and weights."""
     kinds = {"float32": torch.float32, "float64": torch.float64}
     return kinds[manifest["dtype"]]

@@ -9,6 +9,7 @@ import queue
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -88,27 +89,42 @@ if hasattr(os, "register_at_fork"):
 class SegmentWriter:
     """Writes segments in the background, at most `PENDING` at a time.
 
+    Args:
+        folder: of the segments.
+        rows: that are there already.
+        last_step: the last optimizer step that is there already.
+        written: bytes that are there already.
+
     Attributes:
         rows: rows in finished segments.
         last_step: the last optimizer step in a finished segment, -1 if there is none.
         written: bytes of finished segments.
+        waited: seconds that `reserve` has taken, all together.
         failure: what ended the writing; later segments are discarded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: int = 0, last_step: int = -1, written: int = 0) -> None:
         self.folder = folder
-        self.rows = 0
-        self.last_step = -1
-        self.written = 0
+        self.rows = rows
+        self.last_step = last_step
+        self.written = written
+        self.waited = 0.0
         self.failure: Exception | None = None
         self._queue: queue.SimpleQueue[tuple[SegmentContent, Callable[[], None]] | None] = queue.SimpleQueue()
         self._free = threading.Semaphore(PENDING)
         self._thread = threading.Thread(target=self._work, name="thalweg-writer", daemon=True)
         self._thread.start()
 
-    def reserve(self) -> None:
-        """Wait until one more segment may be submitted."""
-        self._free.acquire()
+    def reserve(self, seconds: float | None = None) -> bool:
+        """Wait until one more segment may be submitted, at most so long; whether it may."""
+        if self._free.acquire(blocking=False):
+            return True
+        if seconds is not None and seconds <= 0:
+            return False
+        begun = time.monotonic()
+        free = self._free.acquire(timeout=seconds)
+        self.waited += time.monotonic() - begun
+        return free
 
     def submit(self, content: SegmentContent, done: Callable[[], None]) -> None:
         """Have a segment written, after `reserve`; `done` is called when its arrays are free again."""
@@ -122,15 +138,18 @@ class SegmentWriter:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            content, done = job
-            try:
-                if self.failure is None:
-                    path = write_segment(self.folder, content)
-                    self.written += path.stat().st_size
-                    self.rows += len(content.steps)
-                    self.last_step = int(content.steps[-1])
-            except Exception as error:  # whatever it is, the training hears of it at its next step
-                self.failure = error
-            finally:
-                done()
-                self._free.release()
+            self._write(*job)
+            del job  # while the thread waits, it keeps no block and no optimizer's state
+
+    def _write(self, content: SegmentContent, done: Callable[[], None]) -> None:
+        try:
+            if self.failure is None:
+                path = write_segment(self.folder, content)
+                self.written += path.stat().st_size
+                self.rows += len(content.steps)
+                self.last_step = int(content.steps[-1])
+        except Exception as error:  # whatever it is, the training hears of it at its next step
+            self.failure = error
+        finally:
+            done()
+            self._free.release()

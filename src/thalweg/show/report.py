@@ -43,6 +43,9 @@ def report(run_folder: str | Path, languages: Sequence[str] = ("en",)) -> list[P
         RunError: if the folder is no run, or has not been analysed.
         InputError: if there is no such language.
     """
+    languages = (languages,) if isinstance(languages, str) else tuple(dict.fromkeys(languages))
+    for language in languages:
+        Words(language)  # a language that is none is told whatever else is wrong
     folder = Path(run_folder)
     read_manifest(folder)
     if not (folder / ANALYSIS).is_file():
@@ -53,7 +56,6 @@ def report(run_folder: str | Path, languages: Sequence[str] = ("en",)) -> list[P
             f"{folder / ANALYSIS} has format {analysis.get('format')!r}, this version reads {FORMAT}; "
             f"run: thalweg analyse {folder} --task TASK"
         )
-    languages = (languages,) if isinstance(languages, str) else tuple(dict.fromkeys(languages))
     pages = {language: render(analysis, language, others=languages) for language in languages}
     paths = []
     for language, page in pages.items():

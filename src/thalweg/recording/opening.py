@@ -1,0 +1,48 @@
+"""Opening a run folder: its manifest and its trajectory."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from thalweg.errors import RunError
+from thalweg.recording.store import SEGMENTS, read_segments
+from thalweg.recording.trajectory import Trajectory, dtype_of
+from thalweg.runs import Run, read_manifest
+from thalweg.space import ParameterSpace
+
+
+def open_run(folder: str | Path, verify: bool = True) -> Run[Trajectory]:
+    """Open a recorded run. It may still be written to: what is finished now is what is seen.
+
+    Args:
+        folder: the run folder.
+        verify: when the trajectory is first used, compare every byte with the checksums.
+
+    Raises:
+        RunError: if the folder is not a run, or its manifest is damaged.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    try:
+        ParameterSpace.from_json(manifest["space"])
+        dtype_of(manifest), str(manifest["run"]), int(manifest["every"]), len(manifest["optimizer"]["groups"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{folder} has a manifest that lacks something ({type(error).__name__}: {error}); it is damaged, "
+            "record the run again"
+        ) from error
+    return Run(folder, manifest, functools.partial(read_trajectory, verify=verify))
+
+
+def read_trajectory(folder: Path, manifest: Mapping[str, Any], verify: bool = True) -> Trajectory:
+    """The trajectory of an opened run; damaged segments are named in one warning and left out."""
+    space = ParameterSpace.from_json(manifest["space"])
+    segments, damaged = read_segments(folder / SEGMENTS, manifest["run"], space.size, dtype_of(manifest), verify)
+    if damaged:
+        names = "; ".join(f"{name}: {reason}" for name, reason in damaged)
+        warnings.warn(f"{folder}: {len(damaged)} segment(s) left out. {names}", RuntimeWarning, stacklevel=2)
+    return Trajectory(folder, manifest, space, segments, damaged)

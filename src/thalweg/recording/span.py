@@ -1,0 +1,126 @@
+"""Directions in the span of a trajectory's updates, held as their coefficients.
+
+With the updates as rows of U and `G = U Uᵀ`, the inner products of `C_a U` and `C_b U` are `C_a G C_bᵀ`: no vector of
+length P is made. Where there are too many rows for G, `(C_a U)(C_b U)ᵀ` is summed in one pass over the file instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from thalweg.directions import Rows
+from thalweg.recording import products
+from thalweg.space import Layer, ParameterSpace
+
+if TYPE_CHECKING:
+    from thalweg.recording.trajectory import Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryRows(Rows):
+    """Directions `C U` in the span of a trajectory's updates, held as their coefficients.
+
+    Attributes:
+        trajectory: where the updates are.
+        coefficients: C, float64 `(k, T)`.
+        layer: the one layer that the directions live in; elsewhere they are zero. None: the whole network.
+    """
+
+    trajectory: Trajectory
+    coefficients: Tensor
+    layer: str | None = None
+
+    @property
+    def space(self) -> ParameterSpace:  # type: ignore[override]
+        """The trajectory's parameter space."""
+        return self.trajectory.space
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(k, P)`."""
+        return len(self.coefficients), self.space.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of dense rows: the run's."""
+        return self.trajectory.dtype
+
+    @property
+    def columns(self) -> slice:
+        """The entries that may differ from zero."""
+        return slice(0, self.space.size) if self.layer is None else self.space.layer(self.layer).span
+
+    def head(self, count: int) -> TrajectoryRows:
+        """The first `count` rows."""
+        return TrajectoryRows(self.trajectory, self.coefficients[:count], self.layer)
+
+    def inner(self, vectors: Tensor) -> Tensor:
+        """Inner products in float64, streamed: `(P,)` gives `(k,)`, `(b, P)` gives `(k, b)`."""
+        found = self.coefficients @ self.trajectory.inner_within(vectors, self.columns)
+        return found[:, 0] if vectors.ndim == 1 else found
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Linear combinations in one pass, in the run's dtype, on the CPU: `(k,)` gives `(P,)`, `(j, k)` `(j, P)`."""
+        wanted = coefficients.detach().to("cpu", torch.float64)
+        weights = wanted.reshape(-1, len(self.coefficients)) @ self.coefficients
+        out = torch.zeros(len(weights), self.space.size, dtype=self.dtype)
+        used = weights.any(dim=0).nonzero()[:, 0]
+        if len(used):
+            first, last = int(used[0]), int(used[-1]) + 1
+            products.combine(self.trajectory.stream(self.columns, first, last), weights[:, first:last], out)
+        return out[0] if coefficients.ndim == 1 else out
+
+    def grams(self) -> Tensor:
+        """`C G_l Cᵀ` for every layer: float64 `(layers, k, k)`."""
+        return self._between(self, self.layer, list(self.space.layers))
+
+    def cross(self, other: Rows) -> Tensor:
+        """Inner products with other rows: float64 `(k, other k)`. Of the same trajectory: `C_a G C_bᵀ`."""
+        if not isinstance(other, TrajectoryRows) or other.trajectory is not self.trajectory:
+            return super().cross(other)
+        if None not in (self.layer, other.layer) and self.layer != other.layer:
+            return torch.zeros(len(self.coefficients), len(other.coefficients), dtype=torch.float64)
+        return self._between(other, self.layer or other.layer)[0]
+
+    def inner_rows(self, layer: str | None = None) -> Tensor:
+        """Inner products with every update, over one layer's entries or all: float64 `(T, k)`.
+
+        Raises:
+            InputError: if there is no layer of that name.
+        """
+        if layer is not None:
+            self.space.layer(layer)
+        if None not in (self.layer, layer) and self.layer != layer:
+            return torch.zeros(len(self.trajectory), len(self.coefficients), dtype=torch.float64)
+        where = self.layer or layer
+        if self.trajectory.prefers_gram():
+            return self.trajectory.gram(where) @ self.coefficients.T
+        columns = slice(0, self.space.size) if where is None else self.space.layer(where).span
+        return products.gram_times(self.trajectory.stream(columns), self.coefficients.T.contiguous())
+
+    def _between(self, other: TrajectoryRows, layer: str | None, layers: list[Layer] | None = None) -> Tensor:
+        """`C_a G_l C_bᵀ` for each layer, zero in others than `layer`; without `layers` over all columns at once."""
+        left, right = self.coefficients, other.coefficients
+        if self.trajectory.prefers_gram():
+            if layers is None:
+                return (left @ self.trajectory.gram(layer) @ right.T)[None]
+            out = torch.zeros(len(layers), len(left), len(right), dtype=torch.float64)
+            for total, one in zip(out, layers, strict=True):
+                if layer in (None, one.name):
+                    total.copy_(left @ self.trajectory.gram(one.name) @ right.T)
+            return out
+        columns = slice(0, self.space.size) if layer is None else self.space.layer(layer).span
+        parts = [Layer("", 0, columns.start, columns.stop)] if layers is None else layers
+        return products.between(self.trajectory.stream(columns), left, right, parts)
+
+
+def centered_rows(matrix: Tensor, usable: Tensor) -> Tensor:
+    """The rows `(n, m)` less their mean; rows that are not usable count for nothing and stay zero."""
+    count = int(usable.sum())
+    if not count:
+        return matrix
+    return matrix - usable[:, None] * (matrix.sum(dim=0) / count)

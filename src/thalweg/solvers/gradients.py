@@ -1,0 +1,101 @@
+"""The gradients that a recorded run of SGD stepped with, as linear combinations of its updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InputError
+from thalweg.recording.trajectory import Trajectory
+from thalweg.solvers.points import refuse_gaps
+
+SGD = "torch.optim.sgd.SGD"
+
+
+def gradient_map(t: Trajectory, rows: Tensor) -> Tensor:
+    """D, float64 `(n, T)`, with `g = D U`: the gradients that led to the updates of these rows.
+
+    PyTorch's SGD: `m_t = β_t m_{t−1} + (1 − d) g_t` with `m_0 = g_0`, and `u_t = −η_t m_t`, or with Nesterov
+    `u_t = −η_t (g_t + β_t m_t)`. Without Nesterov `m_t = −u_t/η_t` needs the row before; with it, m is carried on
+    from the first step of all.
+
+    Raises:
+        InputError: if every > 1, another optimizer, groups with different settings, a learning rate of zero, or
+            missing steps make it impossible.
+    """
+    settings = _sgd_settings(t)
+    rates, betas = t.learning_rates[:, 0], t.momenta[:, 0]
+    dampening = float(settings["dampening"])
+    nesterov, sign = bool(settings["nesterov"]), -1.0 if settings["maximize"] else 1.0
+    needs_before = bool((betas[rows] != 0).any())
+    first = int(rows[0])
+    begin = (0 if nesterov else max(first - 1, 0)) if needs_before else first
+    used = torch.arange(begin, int(rows[-1]) + 1)
+    if needs_before and bool((betas[used] == 0).any()):
+        raise InputError("the momentum was 0 in some steps only; choose a window in which it was not, or always was")
+    _check_rows_show_gradients(t, used)
+    if needs_before:
+        _check_momentum_known(t, used, nesterov or begin == first)
+    fresh = int(t.starts[begin]) == 0
+    momentum = torch.zeros(len(t), dtype=torch.float64)
+    out = []
+    for row in used.tolist():
+        beta = float(betas[row])
+        share = 1.0 if beta == 0 or (fresh and row == begin) else 1.0 - dampening
+        applied = torch.zeros(len(t), dtype=torch.float64)
+        applied[row] = -1.0 / float(rates[row])
+        if nesterov:
+            gradient = (applied - beta * beta * momentum) / (1.0 + beta * share)
+            momentum = beta * momentum + share * gradient
+        else:
+            gradient = (applied - beta * momentum) / share
+            momentum = applied
+        out.append(sign * gradient)
+    return torch.stack(out)[first - begin :]
+
+
+def _sgd_settings(t: Trajectory) -> dict[str, Any]:
+    kind = str(t.optimizer["class"])
+    groups = t.optimizer["groups"]
+    if t.every > 1:
+        raise InputError(f"this run sums {t.every} steps in a row, which hides their gradients; record with every=1")
+    if kind != SGD:
+        raise InputError(f"gradients follow from updates for torch.optim.SGD only, and this run used {kind}")
+    same = ("dampening", "nesterov", "maximize")
+    alike = all(torch.equal(column[:, :1].expand_as(column), column) for column in (t.learning_rates, t.momenta))
+    if not alike or any(group[key] != groups[0][key] for group in groups for key in same):
+        raise InputError("the parameter groups differ in learning rate or momentum; gradients need them alike")
+    if float(groups[0]["dampening"]) == 1.0:
+        raise InputError("with dampening 1 the gradient does not enter the update")
+    return {key: groups[0][key] for key in same}
+
+
+def _check_rows_show_gradients(t: Trajectory, used: Tensor) -> None:
+    """Each row must be one step's, with a learning rate."""
+    sums = used[t.starts[used] != t.steps[used]]
+    if len(sums):
+        raise InputError(
+            f"the row of step {int(t.steps[sums[0]])} sums several steps, which hides their gradients; choose a window "
+            "without it"
+        )
+    still = used[t.learning_rates[used, 0] == 0]
+    if len(still):
+        raise InputError(f"step {int(t.steps[still[0]])} had learning rate 0, so its update says nothing of a gradient")
+
+
+def _check_momentum_known(t: Trajectory, used: Tensor, from_start: bool) -> None:
+    """The rows used must follow each other, and the momentum before the first must be known or not be needed."""
+    start = int(t.starts[used[0]])
+    refuse_gaps(t, used, "gradients", 1)
+    if from_start and start > 0:
+        raise InputError(
+            f"the momentum before step {start} is unknown, since the rows before it are missing; begin the window "
+            f"at {start + 1} (with Nesterov momentum the recording must be whole from step 0)"
+        )
+    if from_start and t.optimizer["state_at_start"]:
+        raise InputError(
+            "recording began on an optimizer that had made steps before, so its first momentum is unknown; begin the "
+            "window at 1 (with Nesterov momentum, record from the optimizer's first step)"
+        )

@@ -1,0 +1,1 @@
+"""Training libraries: what they train is recorded, and nothing of the recording reaches them."""
