@@ -26,6 +26,8 @@ Storage = Literal["memory", "bfloat16", "disk"]
 STORAGES: tuple[Storage, ...] = ("memory", "bfloat16", "disk")
 
 _CHUNK = 2**18
+"""Entries that are summed in the vectors' own precision at a time; sums of these are float64. Over 124 million entries
+at once float32 sums came out wrong: norms by 1.3 %, inner products by 0.3 %, a matrix times a vector by 2.7 %."""
 _FIRST_ROWS = 64
 
 
@@ -53,7 +55,6 @@ class Basis:
         if self._file is not None:
             weakref.finalize(self, self._file.close)
         self._rows = self._allocated(min(most, _FIRST_ROWS))
-        self._chunk = self.width if storage == "memory" else _CHUNK
 
     def __len__(self) -> int:
         return self._rows.shape[0]
@@ -80,16 +81,13 @@ class Basis:
 
     def inner(self, vector: Tensor, count: int) -> Tensor:
         """Inner products of the first `count` rows with a vector: `(count,)`."""
-        total = vector.new_zeros(count)
-        for span in self._spans():
-            total += self._part(count, span) @ vector[span]
-        return total
+        return total([self._part(count, span) @ vector[span] for span in spans(self.width)]).to(vector.dtype)
 
     def without(self, vector: Tensor, coefficients: Tensor) -> Tensor:
         """The vector less the rows times their coefficients `(count,)`: `(P,)`."""
         count = len(coefficients)
         out = torch.empty_like(vector)
-        for span in self._spans():
+        for span in spans(self.width):
             torch.addmv(vector[span], self._part(count, span).T, coefficients, alpha=-1, out=out[span])
         return out
 
@@ -126,9 +124,6 @@ class Basis:
     def _weights(self, mix: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(mix.T)).to(dtype=self.dtype, device=self.device)
 
-    def _spans(self) -> list[slice]:
-        return [slice(start, start + self._chunk) for start in range(0, self.width, self._chunk)]
-
     def _part(self, count: int, span: slice) -> Tensor:
         return self._rows[:count, span].to(dtype=self.dtype, device=self.device)
 
@@ -157,6 +152,36 @@ class Basis:
             ) from error
         mapped = np.memmap(self._file, dtype=np.uint8, mode="r+", shape=(length,))
         return torch.from_numpy(mapped).view(self.dtype).view(rows, self.width)
+
+
+def spans(width: int) -> list[slice]:
+    """The entries of a vector in pieces that may be summed in its own precision."""
+    return [slice(start, start + _CHUNK) for start in range(0, width, _CHUNK)]
+
+
+def dot(one: Tensor, two: Tensor) -> float:
+    """The inner product of two vectors `(P,)`, summed over pieces in float64."""
+    return float(total([torch.dot(one[span], two[span]) for span in spans(len(one))]))
+
+
+def length(vector: Tensor) -> float:
+    """The Euclidean length of a vector `(P,)`, summed over pieces in float64."""
+    parts = [torch.linalg.vector_norm(vector[span]) for span in spans(len(vector))]
+    return float(torch.linalg.vector_norm(wide(parts)))
+
+
+def total(parts: list[Tensor]) -> Tensor:
+    """The sum of partial results, in float64."""
+    return wide(parts).sum(dim=0)
+
+
+def wide(parts: list[Tensor]) -> Tensor:
+    """Partial results, stacked, in float64 where the device has that."""
+    return torch.stack(parts).to(_wide(parts[0]))
+
+
+def _wide(vector: Tensor) -> torch.dtype:
+    return vector.dtype if vector.device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def capacity(operator: Operator, storage: Storage, budget: int | None, folder: str | Path | None) -> int:

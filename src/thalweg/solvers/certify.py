@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.solvers.search import Pairs, Search, length
+from thalweg.solvers.basis import length
+from thalweg.solvers.search import Pairs, Search
 from thalweg.solvers.wanted import Wanted
 
 Certificate = Literal["estimate", "full", "complete"]

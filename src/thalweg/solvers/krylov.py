@@ -24,7 +24,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
-from thalweg.solvers.basis import Basis, Storage
+from thalweg.solvers.basis import Basis, Storage, dot, length, spans, total
 
 _PASSES = 8
 _HALVED, _SHORTENED = 0.5, 0.7
@@ -134,22 +134,22 @@ class KrylovSpace:
         self.matvecs += 1
         rest, inside = self._orthogonalised(product, count)
         column = inside.double().cpu().numpy()
-        length = float(torch.linalg.vector_norm(rest.double()))
-        if not (math.isfinite(length) and np.isfinite(column).all()):
+        left = length(rest)
+        if not (math.isfinite(left) and np.isfinite(column).all()):
             raise InputError(f"product {self.matvecs} of the operator is not finite; check the loss at these weights")
-        self.scale = max(self.scale, float(np.abs(column).max()), length)
+        self.scale = max(self.scale, float(np.abs(column).max()), left)
         self._check_symmetric(step, column)
         self.projection[:count, step] = column
         self.projection[step, :count] = column
-        self._extend(count, rest, length)
+        self._extend(count, rest, left)
 
-    def _extend(self, count: int, rest: Tensor, length: float) -> None:
+    def _extend(self, count: int, rest: Tensor, left: float) -> None:
         if self.waiting > 1 or count == self.dimension:  # another row waits in the next place, or none is left
             self.waiting = max(self.waiting - 1, 0)
             self.linked, self.edge = False, (count, 0.0)
             return
-        beta = length if length > self.rounding else 0.0
-        self._place(count, rest / length if beta else self._fresh(None, count))
+        beta = left if left > self.rounding else 0.0
+        self._place(count, rest / left if beta else self._fresh(None, count))
         self.waiting, self.linked, self.edge = 0, True, (count, beta)
 
     def ritz(self, order: Callable[[np.ndarray], np.ndarray]) -> Ritz:
@@ -191,9 +191,9 @@ class KrylovSpace:
         """
         taken = 0
         for vector in vectors[: self.capacity - self.size]:
-            length = float(torch.linalg.vector_norm(vector))
-            rest, _ = self._orthogonalised(vector / length if length else vector, self.size + taken)
-            left = float(torch.linalg.vector_norm(rest))
+            whole = length(vector)
+            rest, _ = self._orthogonalised(vector / whole if whole else vector, self.size + taken)
+            left = length(rest)
             if left > 1e-3:
                 self._place(self.size + taken, rest / left)
                 taken += 1
@@ -218,21 +218,26 @@ class KrylovSpace:
         if not self.rounded:
             for index in range(max(count - 2, 0), count):
                 row = self.rows.row(index)
-                inside[index] = torch.dot(row, vector)
-                vector = vector - inside[index] * row
-        before = float(torch.linalg.vector_norm(vector))
+                inside[index] = along = dot(row, vector)
+                vector = vector - along * row
+        before = length(vector)
         for turn in range(_PASSES if self.rounded else 2):
             if self.locked is not None:
-                vector = vector - self.locked.T @ (self.locked @ vector)
+                vector = vector - self.locked.T @ self._in_locked(vector)
             part = self.rows.inner(vector, count)
             vector = self.rows.without(vector, part)
             if turn == 0 or not self.rounded:
                 inside += part
-            now = float(torch.linalg.vector_norm(vector))
+            now = length(vector)
             if now > before * (_HALVED if self.rounded else _SHORTENED) and (turn or not self.rounded):
                 break
             before = now
         return vector, inside
+
+    def _in_locked(self, vector: Tensor) -> Tensor:
+        """Inner products with the locked rows."""
+        assert self.locked is not None
+        return total([self.locked[:, span] @ vector[span] for span in spans(len(vector))]).to(vector.dtype)
 
     def _fresh(self, start: Tensor | None, count: int) -> Tensor:
         """A unit vector orthogonal to the first `count` rows: the given one, or a random one."""
@@ -240,14 +245,11 @@ class KrylovSpace:
             if start is None:
                 draw = torch.randn(self.operator.shape[0], generator=self.generator, dtype=torch.float64)
                 start = draw.to(dtype=self.operator.dtype, device=self.operator.device)
-            start = start / torch.linalg.vector_norm(start)
-            rest, _ = self._orthogonalised(start, count)
-            length = float(torch.linalg.vector_norm(rest))
-            if length > 1e-3:
-                rest = rest / length
-                rest, _ = self._orthogonalised(rest, count)
-                unit: Tensor = rest / torch.linalg.vector_norm(rest)
-                return unit
+            rest, _ = self._orthogonalised(start / length(start), count)
+            left = length(rest)
+            if left > 1e-3:
+                rest, _ = self._orthogonalised(rest / left, count)
+                return rest / length(rest)
             start = None
         raise InputError("no vector outside the subspace found so far could be drawn; ask for fewer pairs")
 

@@ -134,8 +134,3 @@ class Search:
         """Say where the search stands."""
         if self._progress is not None:
             self._progress(Progress(stage, self.matvecs, residual, self.settings.tol))
-
-
-def length(vector: Tensor) -> float:
-    """The Euclidean length, summed in float64."""
-    return float(torch.linalg.vector_norm(vector.double()))
