@@ -14,12 +14,12 @@ from thalweg.directions import (
     Rows,
     as_generator,
     as_numpy_generator,
-    inner_products,
     layer_matched_directions,
     random_directions,
 )
 from thalweg.errors import InputError, RunError
 from thalweg.space import ParameterSpace
+from thalweg.sums import inner_products
 
 SPACE = ParameterSpace.of(AdversarialNet())
 
@@ -91,15 +91,6 @@ def test_layer_energy_is_a_share_of_each_layer() -> None:
     assert torch.allclose(energy, torch.tensor([[0, 1, 0, 0], [0, 0, 9 / 25, 16 / 25]]).double())
     grams = DenseRows(vectors, SPACE).grams()
     assert relative_error(grams.sum(dim=0), vectors.double() @ vectors.double().T) < 1e-14
-
-
-def test_inner_products_are_accumulated_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directions_module, "_CHUNK", 7)
-    a = torch.full((1, 1001), 1e4, dtype=torch.float32)
-    a[0, 0] = 1e-4
-    b = torch.ones(1, 1001)
-    assert float(inner_products(a, b)) == pytest.approx(1e7 + 1e-4, rel=1e-15)
-    assert inner_products(a, b[0]).shape == (1,)
 
 
 def test_columns_are_cut_with_the_rows() -> None:

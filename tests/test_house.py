@@ -25,6 +25,7 @@ ORDER = (
     "progress",
     "costs",
     "memory",
+    "sums",
     "space",
     "collectives",
     "tables",

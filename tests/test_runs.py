@@ -87,6 +87,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path)
     with pytest.raises(RunError, match=r"absent is not a run: it does not exist"):
         read_manifest(tmp_path / "absent")
+    (tmp_path / "notes.txt").write_text("no run")
+    with pytest.raises(RunError, match=r"notes.txt is a file, not a run; give the folder that thalweg.watch wrote"):
+        read_manifest(tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(RunError, match=r"has format 99, this version reads 1; update thalweg"):
         read_manifest(tmp_path)

@@ -23,11 +23,10 @@ from torch import Tensor
 
 from thalweg.errors import InputError, RunError
 from thalweg.space import ParameterSpace
+from thalweg.sums import inner_products
 
 DENSE_LIMIT = 4 * 2**30
 """Bytes up to which `Directions.vectors` makes a dense copy of rows that are held otherwise."""
-
-_CHUNK = 2**20
 
 
 class Rows(ABC):
@@ -300,22 +299,6 @@ class Directions:
                 "build it with Directions(..., space=problem.space)"
             )
         return self.space
-
-
-def inner_products(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b.T` over the last axis, accumulated in float64 and in chunks; the result is on the CPU.
-
-    Raises:
-        InputError: for vectors of length 0.
-    """
-    total: Tensor | None = None
-    for start in range(0, a.shape[-1], _CHUNK):
-        right = b[..., start : start + _CHUNK].to(a.device).double()
-        part = a[..., start : start + _CHUNK].double() @ right.movedim(-1, 0)
-        total = part if total is None else total + part
-    if total is None:
-        raise InputError("vectors of length 0 have no inner product")
-    return total.cpu()
 
 
 def random_directions(

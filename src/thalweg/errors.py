@@ -1,8 +1,10 @@
-"""The exceptions of thalweg. Each message names the value that was wrong and says what to do next."""
+"""What thalweg says when something is wrong. Each message names the value and says what to do next."""
 
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -45,3 +47,11 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=count, cutoff=0.3) or known[:count]
     return ", ".join(repr(item) for item in near) if near else "none"
+
+
+def warn(message: str) -> None:
+    """Warn, and never raise, even where warnings are errors: for what runs inside a training."""
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    except Warning:
+        print(message, file=sys.stderr)

@@ -111,6 +111,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         state = "does not exist" if not folder.exists() else f"has no {MANIFEST}"
+        if folder.is_file():
+            raise RunError(f"{folder} is a file, not a run; give the folder that thalweg.watch wrote")
         raise RunError(
             f"{folder} is not a run: it {state}; record one with thalweg.watch(model, optimizer, {str(folder)!r})"
         )

@@ -259,7 +259,7 @@ def test_a_callback_can_be_sent_to_another_process(tmp_path: Path) -> None:
 
 
 def test_without_lightning_the_module_imports_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module_under_test, "PLACES", (("no_such_lightning", "Callback"),))
+    monkeypatch.setattr(module_under_test.ThalwegCallback, "places", (("no_such_lightning", "Callback"),))
     with pytest.raises(
         MissingExtraError, match=r"no_such_lightning is not installed; pip install 'thalweg\[lightning\]'"
     ):

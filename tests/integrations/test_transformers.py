@@ -159,7 +159,7 @@ def test_the_library_takes_the_callback_for_its_own(tmp_path: Path, monkeypatch:
     assert isinstance(pickle.loads(pickle.dumps(callback)), transformers.TrainerCallback)
     with pytest.raises(InputError, match=r"thalweg\.watch takes no 'segments'"):
         ThalwegCallback(tmp_path / "run", segments=3)
-    monkeypatch.setattr(module_under_test, "PLACES", (("no_such_library", "TrainerCallback"),))
+    monkeypatch.setattr(module_under_test.ThalwegCallback, "places", (("no_such_library", "TrainerCallback"),))
     with pytest.raises(MissingExtraError, match=r"pip install 'thalweg\[transformers\]'"):
         ThalwegCallback(tmp_path / "run")
 

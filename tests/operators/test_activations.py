@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.conftest import dense_truth, random_vector, relative_error, true_products
 from thalweg import Problem
+from thalweg.memory import nodes_behind
 from thalweg.operators.activations import GELU, SILU, TANH_GELU, Elementwise
 from thalweg.operators.light import light_operations
 
@@ -31,17 +32,6 @@ def test_derivatives_are_torchs(kind: Elementwise) -> None:
     torch.testing.assert_close(kind.bend(x.detach()), bend, rtol=1e-11, atol=1e-12)
 
 
-def names_in_graph(start: Tensor) -> set[str]:
-    seen, found, ahead = set(), set(), [start.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            found.add(node.name())
-            ahead.extend(following for following, _ in node.next_functions)
-    return found
-
-
 @pytest.mark.parametrize("make", MODULES.values(), ids=MODULES.keys())
 def test_hessians_are_the_dense_ones_by_the_light_way(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
@@ -56,7 +46,7 @@ def test_hessians_are_the_dense_ones_by_the_light_way(make: Callable[[], nn.Modu
     assert relative_error(block @ vectors[rows], truth.hessian[rows][:, rows] @ vectors[rows]) < 1e-14
     with light_operations():
         outside = functional.cross_entropy(model(inputs), targets)
-    assert "_ValueBackward" in names_in_graph(outside)
+    assert "_ValueBackward" in {node.name() for node in nodes_behind([outside])}
 
 
 def test_losses_that_differentiate_the_model_keep_torchs_derivatives() -> None:
@@ -92,4 +82,4 @@ def test_every_way_of_calling_gives_torchs_value(call: Callable[[Tensor], Tensor
     with light_operations():
         light = call(x)
     torch.testing.assert_close(light, call(x), rtol=0, atol=0)
-    assert not any(name == "_ValueBackward" for name in names_in_graph(call(x)))
+    assert not any(node.name() == "_ValueBackward" for node in nodes_behind([call(x)]))

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.conftest import dense_truth, random_vector, relative_error, true_products
 from thalweg import Problem
+from thalweg.memory import nodes_behind
 from thalweg.operators.light import light_operations
 
 NORMS: dict[str, Callable[[], nn.Module]] = {
@@ -71,21 +72,9 @@ def test_the_light_way_is_taken_and_has_torchs_values() -> None:
         light = model(inputs)
         bare = functional.layer_norm(inputs, (4,))
     assert torch.equal(light, plain)
-    assert "_NormBackward" in names_behind(light)
-    assert "_NormBackward" not in names_behind(plain)
+    assert "_NormBackward" in {node.name() for node in nodes_behind([light])}
+    assert "_NormBackward" not in {node.name() for node in nodes_behind([plain])}
     assert not bare.requires_grad
-
-
-def names_behind(top: Tensor) -> set[str]:
-    found, ahead, seen = set(), [top.grad_fn], set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        found.add(node.name())
-        ahead.extend(following for following, _ in node.next_functions)
-    return found
 
 
 def test_losses_that_differentiate_the_model_keep_torchs_derivatives() -> None:

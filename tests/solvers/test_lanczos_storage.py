@@ -245,14 +245,3 @@ def test_the_rows_combine_and_rotate(storage: str) -> None:
 def test_bad_places_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         eigenpairs(diagonal_operator(OUTLIERS), k=2, **settings)
-
-
-def test_sums_over_long_vectors_are_exact_to_their_rounding() -> None:
-    """Summed in float32 at once, the length of 30 million entries is off by some 1e-3."""
-    vector = torch.randn(30_000_000, generator=torch.Generator().manual_seed(0))
-    true = float(torch.linalg.vector_norm(vector.double()))
-    assert basis_module.length(vector) == pytest.approx(true, rel=1e-5)
-    assert basis_module.dot(vector, vector) == pytest.approx(true**2, rel=1e-5)
-    rows = basis_module.Basis(FunctionOperator(lambda v: v, len(vector), torch.float32), 1)
-    rows.put(0, vector / true)
-    assert float(rows.inner(vector, 1)[0]) == pytest.approx(true, rel=1e-5)

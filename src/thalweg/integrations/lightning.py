@@ -6,18 +6,14 @@ Works with `lightning.pytorch` and with `pytorch_lightning`; neither is imported
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from thalweg.integrations.session import Session, importable, rebuild, with_bases
-from thalweg.recording.watch import Recorder
-
-PLACES = (("pytorch_lightning", "Callback"), ("lightning.pytorch", "Callback"))
+from thalweg.integrations.session import RecordingCallback, importable, rebuild
 
 
-class ThalwegCallback:
+class ThalwegCallback(RecordingCallback):
     """Records every optimizer step of `trainer.fit`, with automatic and with manual optimization.
 
     Beside the steps it keeps what the module logs (`trainer.callback_metrics`), each value once, with the step before
@@ -40,37 +36,16 @@ class ThalwegCallback:
         InputError: if `thalweg.watch` would not take an argument.
     """
 
-    def __new__(cls, *arguments: Any, **named: Any) -> ThalwegCallback:
-        """Made of this class and of the library's own, which is only known now."""
-        made: ThalwegCallback = object.__new__(with_bases(cls, PLACES, "lightning"))
-        return made
+    places = (("pytorch_lightning", "Callback"), ("lightning.pytorch", "Callback"))
+    extra = "lightning"
 
-    def __init__(
-        self,
-        folder: str | Path,
-        every: int = 1,
-        budget: int | str | None = None,
-        *,
-        scalars: bool = True,
-        **options: Any,
-    ) -> None:
-        self._session = Session(folder, {"every": every, "budget": budget, **options})
-        self._scalars = scalars
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._seen: dict[str, Tensor] = {}
         self._counted = 0  # optimizer steps that the trainer had made at the last batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuild, (importable(type(self)), self.__dict__ | {"_seen": {}})
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """The recording under way, or the last one, or None."""
-        return self._session.recorder
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """The run folders so far, one for each `fit`."""
-        return tuple(self._session.folders)
 
     # -- Lightning's hooks ---------------------------------------------------------------------------------
 

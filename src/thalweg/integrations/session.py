@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from thalweg.errors import InputError, MissingExtraError, RunError, nearest
+from thalweg.errors import InputError, MissingExtraError, RunError, nearest, warn
 from thalweg.recording.manifest import parse_bytes
 from thalweg.recording.store import SEGMENTS, own_segment_files
 from thalweg.recording.watch import Recorder, watch
 from thalweg.runs import MANIFEST
 from thalweg.space import unwrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _OWN = ("model", "optimizer", "folder")
 _FOLDERS = 10_000
@@ -101,6 +103,55 @@ class Session:
         raise RunError(f"{self.folder} and {_FOLDERS - 2:,} folders after it hold runs; choose another name")
 
 
+class RecordingCallback:
+    """What every library's callback is: a session, made of this class and of the library's own.
+
+    Args:
+        folder: the run folder; where it holds a run, the next free name is taken.
+        every: optimizer steps that are summed into one row.
+        budget: bytes on disk, as `thalweg.watch` takes it.
+        scalars: whether to keep what is logged.
+        options: further arguments of `thalweg.watch`.
+
+    Attributes:
+        places: where the library's own class is, `(module, class name)`.
+        extra: thalweg's extra that brings the library.
+    """
+
+    places: ClassVar[Sequence[tuple[str, str]]]
+    extra: ClassVar[str]
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Made of this class and of the library's own, which is only known now."""
+        made: Self = object.__new__(with_bases(cls, cls.places, cls.extra))
+        return made
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int = 1,
+        budget: int | str | None = None,
+        *,
+        scalars: bool = True,
+        **options: Any,
+    ) -> None:
+        self._session = Session(folder, {"every": every, "budget": budget, **options})
+        self._scalars = scalars
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, (importable(type(self)), self.__dict__)
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The recording under way, or the last one, or None."""
+        return self._session.recorder
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The run folders so far, one for each training."""
+        return tuple(self._session.folders)
+
+
 def check_options(options: Mapping[str, Any]) -> None:
     """See to it before training begins that `watch` will take these.
 
@@ -178,14 +229,6 @@ def importable(made: type) -> type:
         if found:
             return cls
     return made
-
-
-def warn(message: str) -> None:
-    """Warn, and never raise, even where warnings are errors."""
-    try:
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
-    except Warning:
-        print(message, file=sys.stderr)
 
 
 def _words(error: Exception) -> str:

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from thalweg.errors import warn
 from thalweg.integrations.peft import note_lora
-from thalweg.integrations.session import Session, importable, rebuild, warn, with_bases
-from thalweg.recording.watch import Recorder
-
-PLACES = (("transformers.trainer_callback", "TrainerCallback"),)
+from thalweg.integrations.session import RecordingCallback
 
 
-class ThalwegCallback:
+class ThalwegCallback(RecordingCallback):
     """Records every optimizer step of `trainer.train()`, and keeps what the trainer logs with the step before.
 
     It records on the world's first process only. Each `train()` is a run of its own: `runs/a`, then `runs/a-2`; with
@@ -38,36 +35,9 @@ class ThalwegCallback:
         InputError: if `thalweg.watch` would not take an argument.
     """
 
-    def __new__(cls, *arguments: Any, **named: Any) -> ThalwegCallback:
-        """Made of this class and of the library's own, which is only known now."""
-        made: ThalwegCallback = object.__new__(with_bases(cls, PLACES, "transformers"))
-        return made
-
-    def __init__(
-        self,
-        folder: str | Path,
-        every: int = 1,
-        budget: int | str | None = None,
-        *,
-        scalars: bool = True,
-        **options: Any,
-    ) -> None:
-        self._session = Session(folder, {"every": every, "budget": budget, **options})
-        self._scalars = scalars
-        self._began = 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild, (importable(type(self)), self.__dict__)
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """The recording under way, or the last one, or None."""
-        return self._session.recorder
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """The run folders so far, one for each `train()`."""
-        return tuple(self._session.folders)
+    places = (("transformers.trainer_callback", "TrainerCallback"),)
+    extra = "transformers"
+    _began = 0
 
     # -- the trainer's events ------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from thalweg.batches import sample_count, take
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
 from thalweg.operators.gauss_newton import Curvature, OutputOperator, criterion_curvature, criterion_gradient
+from thalweg.sums import times
 
 Distribution = Literal["categorical", "gaussian"]
 
@@ -71,7 +72,7 @@ class GradientCovarianceOperator(Operator):
 
     def multiply(self, vectors: Tensor) -> Tensor:
         """Products with the rows of `(b, P)`."""
-        return self.moment.multiply(vectors) - (vectors @ self.gradient).unsqueeze(1) * self.gradient
+        return self.moment.multiply(vectors) - times(vectors, self.gradient).unsqueeze(1) * self.gradient
 
     def describe(self) -> dict[str, Any]:
         """As the empirical Fisher, and that it is centred."""

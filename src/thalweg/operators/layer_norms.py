@@ -94,7 +94,7 @@ class _Slope(torch.autograd.Function):
         bent = flat if weight is None else flat * weight.reshape(-1)
         across = scale * (bent * normal).mean(1, keepdim=True)  # r c
         ctx.like = x.shape
-        ctx.save_for_backward(flat, None if weight is None else weight, normal, scale, by_x.reshape(rows), across)
+        ctx.save_for_backward(flat, weight, normal, scale, by_x.reshape(rows), across)
         return by_x, by_weight, by_bias
 
     @staticmethod
@@ -103,7 +103,8 @@ class _Slope(torch.autograd.Function):
         gradient, weight, normal, scale, slope, across = ctx.saved_tensors
         v = None if v is None else v.reshape(gradient.shape)
         a = None if a is None else a.reshape(-1)
-        aimed = None if v is None else scale * _projected(v, normal, (v * normal).mean(1, keepdim=True))
+        along = None if v is None else (v * normal).mean(1, keepdim=True)  # m(v x̂)
+        aimed = None if v is None or along is None else scale * _projected(v, normal, along)
         by_gradient = by_weight = by_x = None
         if ctx.needs_input_grad[0]:
             parts = [] if aimed is None else [aimed if weight is None else aimed * weight.reshape(-1)]
@@ -113,23 +114,30 @@ class _Slope(torch.autograd.Function):
         if ctx.needs_input_grad[2] and aimed is not None:
             by_weight = (gradient * aimed).sum(0).reshape(weight.shape)
         if ctx.needs_input_grad[1]:
-            by_x = _by_x(gradient, normal, scale, slope, across, v, a)
+            by_x = _by_x(gradient, normal, scale, slope, across, v, a, along)
         shaped = [None if found is None else found.reshape(ctx.like) for found in (by_gradient, by_x)]
         return (*shaped, by_weight, None, None, None, None)
 
 
 def _by_x(
-    gradient: Tensor, normal: Tensor, scale: Tensor, slope: Tensor, across: Tensor, v: Tensor | None, a: Tensor | None
+    gradient: Tensor,
+    normal: Tensor,
+    scale: Tensor,
+    slope: Tensor,
+    across: Tensor,
+    v: Tensor | None,
+    a: Tensor | None,
+    along: Tensor | None,
 ) -> Tensor | None:
-    """`r (P(z) - x̂ m(v dx) - dx m(v x̂))`."""
-    if v is None:
+    """`r (P(z) - x̂ m(v dx) - dx m(v x̂))`, the last mean being `along`."""
+    if v is None or along is None:
         if a is None:
             return None
         z = a * gradient
         return scale * _projected(z, normal, (z * normal).mean(1, keepdim=True))
     z = -across * v if a is None else torch.addcmul(a * gradient, across, v, value=-1)
-    along = (z * normal).mean(1, keepdim=True) + (v * slope).mean(1, keepdim=True)
-    return torch.addcmul(_projected(z, normal, along), slope, (v * normal).mean(1, keepdim=True), value=-1).mul_(scale)
+    shares = (z * normal).mean(1, keepdim=True) + (v * slope).mean(1, keepdim=True)
+    return torch.addcmul(_projected(z, normal, shares), slope, along, value=-1).mul_(scale)
 
 
 def _projected(z: Tensor, normal: Tensor, along: Tensor) -> Tensor:

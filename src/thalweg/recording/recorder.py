@@ -7,8 +7,6 @@ raises into the training: whatever goes wrong ends the recording with one warnin
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from thalweg.errors import RunError
+from thalweg.errors import RunError, warn
 from thalweg.recording.block import Block
 from thalweg.recording.manifest import CLOSED, now, write_json
 from thalweg.recording.optimizers import STATE_SHARE, Optimizers, Standing, skipped
@@ -184,7 +182,7 @@ class Recorder:
         try:
             self._end("failed", error)
         except Exception as another:
-            _warn(f"thalweg stopped recording {self.folder}: {error}; ending it failed too: {another}")
+            warn(f"thalweg stopped recording {self.folder}: {error}; ending it failed too: {another}")
 
     def _inactive(self) -> bool:
         return self.closed or os.getpid() != self._process
@@ -338,7 +336,7 @@ class Recorder:
         self._parameters, self._spare, self._block = [], [], Block(0, [], 0, torch.float32)
         if error is not None:
             kind = "" if isinstance(error, RunError) else f"{type(error).__name__}: "
-            _warn(
+            warn(
                 f"thalweg stopped recording {self.folder} at step {self._step}: {kind}{error}. "
                 f"Training goes on; {self._writer.rows} rows, up to step {self._writer.last_step}, are kept."
             )
@@ -376,12 +374,4 @@ class Recorder:
     def _warn_once(self, about: str, message: str) -> None:
         if about not in self._warned:
             self._warned.add(about)
-            _warn(f"thalweg: {message}.")
-
-
-def _warn(message: str) -> None:
-    """Warn, and never raise, even where warnings are errors."""
-    try:
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
-    except Warning:
-        print(message, file=sys.stderr)
+            warn(f"thalweg: {message}.")

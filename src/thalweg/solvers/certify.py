@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.solvers.basis import length
 from thalweg.solvers.search import Pairs, Search
 from thalweg.solvers.wanted import Wanted
+from thalweg.sums import length, times
 
 Certificate = Literal["estimate", "full", "complete"]
 Level = Literal["none", "estimate", "full", "complete"]
@@ -159,8 +159,8 @@ def _best_outside(search: Search, found: Pairs) -> tuple[Pairs | None, bool]:
         hits = np.flatnonzero((residuals <= margin) & (ahead > margin))
         if len(hits):
             vector = space.combine(ritz.coefficients[:, [at[hits[0]]]])[0]
-            vector = vector - found.vectors.T @ (found.vectors @ vector)
-            vector = vector / torch.linalg.vector_norm(vector)
+            vector = vector - found.vectors.T @ times(found.vectors, vector)
+            vector = vector / length(vector)
             return Pairs(ritz.values[[at[hits[0]]]], vector.unsqueeze(0), residuals[hits[:1]]), True
         nothing = (residuals <= margin) | ((ahead + residuals <= 0) & (space.size >= LOOK_OUTSIDE))
         if bool(nothing.all()) or space.exhausted or search.spent:

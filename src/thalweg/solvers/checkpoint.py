@@ -22,9 +22,9 @@ from torch import Tensor
 
 from thalweg.errors import InputError, RunError
 from thalweg.runs import replace_synced
-from thalweg.solvers.basis import length
 from thalweg.solvers.krylov import KrylovSpace
 from thalweg.solvers.search import Search
+from thalweg.sums import length
 
 _FORMAT = "thalweg-search-1"
 _PROBE_SEED = 12358

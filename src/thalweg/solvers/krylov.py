@@ -24,7 +24,8 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
-from thalweg.solvers.basis import Basis, Storage, dot, length, spans, total
+from thalweg.solvers.basis import Basis, Storage
+from thalweg.sums import dot, length, times
 
 _PASSES = 8
 _HALVED, _SHORTENED = 0.5, 0.7
@@ -223,7 +224,7 @@ class KrylovSpace:
         before = length(vector)
         for turn in range(_PASSES if self.rounded else 2):
             if self.locked is not None:
-                vector = vector - self.locked.T @ self._in_locked(vector)
+                vector = vector - self.locked.T @ times(self.locked, vector)
             part = self.rows.inner(vector, count)
             vector = self.rows.without(vector, part)
             if turn == 0 or not self.rounded:
@@ -233,11 +234,6 @@ class KrylovSpace:
                 break
             before = now
         return vector, inside
-
-    def _in_locked(self, vector: Tensor) -> Tensor:
-        """Inner products with the locked rows."""
-        assert self.locked is not None
-        return total([self.locked[:, span] @ vector[span] for span in spans(len(vector))]).to(vector.dtype)
 
     def _fresh(self, start: Tensor | None, count: int) -> Tensor:
         """A unit vector orthogonal to the first `count` rows: the given one, or a random one."""

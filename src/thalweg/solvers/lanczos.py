@@ -20,12 +20,13 @@ from thalweg.directions import Directions, as_generator, check_count
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
 from thalweg.progress import Progress, shown
-from thalweg.solvers.basis import STORAGES, Storage, length
+from thalweg.solvers.basis import STORAGES, Storage
 from thalweg.solvers.certify import LOOK_OUTSIDE, Certificate, Found, certified
 from thalweg.solvers.checkpoint import Checkpoint
 from thalweg.solvers.krylov import KrylovSpace, Ritz
 from thalweg.solvers.search import Pairs, Search, Settings
 from thalweg.solvers.wanted import Wanted, Which
+from thalweg.sums import length
 
 __all__ = ["LOOK_OUTSIDE", "Certificate", "Which", "eigenpairs"]
 

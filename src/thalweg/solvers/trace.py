@@ -32,11 +32,10 @@ from thalweg.directions import as_generator
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
 from thalweg.progress import Progress, Tell, shown
+from thalweg.sums import inner_products, pieces
 
 LEAST_MATVECS = 6
 """Three test vectors: fewer leave nothing to judge the spread by."""
-
-_CHUNK = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +113,10 @@ def _leave_one_out(
     rank = basis.shape[0]
     products = _products(operator, basis, count, count + rank, tell)
     drop, lost = _left_out(inside)
-    overlaps, core = _inner(basis, tests), _inner(basis, products)
+    overlaps, core = inner_products(basis, tests), inner_products(basis, products)
     shares = overlaps - drop * (drop * overlaps).sum(dim=0)  # columns: coefficients of Q_i Q_iᵀ w_i in Q
     quadratic, squared = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    for start in range(0, size, _CHUNK):
-        span = slice(start, start + _CHUNK)
+    for span in pieces(size):
         rows, shifted = basis[:, span].double().cpu(), products[:, span].double().cpu()
         outside = tests[:, span].double().cpu() - shares.T @ rows  # u_i
         moved = inside.T @ rows - shares.T @ shifted  # H u_i = H w_i − H Q c_i
@@ -157,15 +155,6 @@ def _left_out(inside: Tensor) -> tuple[Tensor, Tensor]:
     lost = leverage > 1 - 1e-9
     lengths = torch.linalg.vector_norm(inverse, dim=1).clamp(min=torch.finfo(torch.float64).tiny)
     return torch.where(lost, inverse.T / lengths, 0.0), lost
-
-
-def _inner(left: Tensor, right: Tensor) -> Tensor:
-    """Inner products of rows, float64 on the CPU; also of no rows at all."""
-    total = torch.zeros(left.shape[0], right.shape[0], dtype=torch.float64)
-    for start in range(0, left.shape[1], _CHUNK):
-        span = slice(start, start + _CHUNK)
-        total += (left[:, span].double() @ right[:, span].double().T).cpu()
-    return total
 
 
 def _products(operator: Operator, rows: Tensor, before: int, planned: int, tell: Tell | None) -> Tensor:

@@ -1,0 +1,64 @@
+"""Sums over the entries of long vectors.
+
+Over 124 million entries at once float32 sums came out wrong: norms by 1.3 %, inner products by 0.3 %, a matrix times a
+vector by 2.7 %. So pieces are summed in the vectors' own precision, and what comes out of them in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InputError
+
+PIECE = 2**18
+"""Entries that are summed in the vectors' own precision at a time."""
+
+_CHUNK = 2**20
+
+
+def pieces(width: int) -> list[slice]:
+    """The entries of a vector of some width, `PIECE` at a time."""
+    return [slice(start, start + PIECE) for start in range(0, width, PIECE)]
+
+
+def dot(one: Tensor, two: Tensor) -> float:
+    """The inner product of two vectors `(P,)`."""
+    return float(total([torch.dot(one[piece], two[piece]) for piece in pieces(len(one))]))
+
+
+def length(vector: Tensor) -> float:
+    """The Euclidean length of a vector `(P,)`."""
+    return float(torch.linalg.vector_norm(_wide([torch.linalg.vector_norm(vector[p]) for p in pieces(len(vector))])))
+
+
+def times(rows: Tensor, vector: Tensor) -> Tensor:
+    """`rows @ vector` for `(k, P)` and `(P,)`: `(k,)`, in the vector's dtype."""
+    return total([rows[:, piece] @ vector[piece] for piece in pieces(len(vector))]).to(vector.dtype)
+
+
+def total(parts: list[Tensor]) -> Tensor:
+    """The sum of what came out of the pieces, in float64."""
+    return _wide(parts).sum(dim=0)
+
+
+def inner_products(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b.T` over the last axis, all of it in float64 and in chunks; the result is on the CPU.
+
+    Raises:
+        InputError: for vectors of length 0.
+    """
+    found: Tensor | None = None
+    for start in range(0, a.shape[-1], _CHUNK):
+        right = b[..., start : start + _CHUNK].to(a.device).double()
+        part = a[..., start : start + _CHUNK].double() @ right.movedim(-1, 0)
+        found = part if found is None else found + part
+    if found is None:
+        raise InputError("vectors of length 0 have no inner product")
+    return found.cpu()
+
+
+def _wide(parts: list[Tensor]) -> Tensor:
+    """Partial results, stacked, in float64 where the device has that; MPS does not."""
+    stacked = torch.stack(parts)
+    return stacked if stacked.device.type == "mps" else stacked.double()
