@@ -23,7 +23,8 @@ from torch import nn
 
 from thalweg.recording import Trajectory, open_run
 from thalweg.recording.manifest import write_json
-from thalweg.recording.store import SEGMENTS, SegmentContent, write_segment
+from thalweg.recording.segments import SegmentContent, write_segment
+from thalweg.recording.store import SEGMENTS
 from thalweg.runs import FORMAT, MANIFEST
 from thalweg.solvers.gram import update_pca
 from thalweg.space import ParameterSpace

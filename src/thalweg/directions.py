@@ -69,6 +69,11 @@ class Rows(ABC):
         unit[index] = 1.0
         return self.combine(unit)
 
+    @property
+    def freedom(self) -> tuple[int, ...] | None:
+        """How many independent numbers stand for each layer; None: one for each of its entries."""
+        return None
+
     def layer_energy(self) -> Tensor:
         """Squared length of each row within each layer: float64 `(k, layers)`."""
         return torch.diagonal(self.grams(), dim1=1, dim2=2).T.contiguous()

@@ -8,7 +8,7 @@ from torch import nn
 from tests.recording.conftest import flat, net, trainable
 from thalweg.recording import block, open_run, watch
 from thalweg.recording.block import Block, Sources
-from thalweg.recording.watch import rows_of_a_block
+from thalweg.recording.forecast import rows_of_a_block
 
 
 def change_in_place(model):

@@ -27,9 +27,9 @@ def slow_disk(monkeypatch):
     write = writer.write_segment
 
     def slow(seconds):
-        def wait_and_write(folder, content):
+        def wait_and_write(*content):
             time.sleep(seconds)
-            return write(folder, content)
+            return write(*content)
 
         monkeypatch.setattr(writer, "write_segment", wait_and_write)
 
@@ -42,8 +42,8 @@ def blocks(monkeypatch):
     made = []
 
     class Counted(Block):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
             if self.capacity:
                 made.append(self)
 
@@ -123,9 +123,9 @@ def test_one_long_stall_is_one_long_row_and_halves_the_resolution_once(tmp_path,
     monkeypatch.setattr(pace, "WAIT_SHARE", 0.0)
     write, gate = writer.write_segment, threading.Event()
 
-    def when_open(folder, content):
+    def when_open(*content):
         gate.wait()
-        return write(folder, content)
+        return write(*content)
 
     monkeypatch.setattr(writer, "write_segment", when_open)
     model = net()

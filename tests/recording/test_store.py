@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from thalweg.errors import RunError
 from thalweg.recording import differences, open_run
 from thalweg.recording.differences import to_updates
-from thalweg.recording.store import checksum_of, encode
+from thalweg.recording.segments import encode
+from thalweg.recording.store import checksum_of
 
 
 def segment_files(folder):

@@ -121,26 +121,46 @@ def overlap(
     captured = (projected**2).sum(axis=1) / lengths_a**2
     cosines = np.clip(np.linalg.svd(root_a.T @ projected, compute_uv=False), 0.0, 1.0)
     mean = float((cosines**2).sum() / len(a))
+    inside = root_b.T @ grams_b @ root_b
     return Overlap(
         captured=torch.as_tensor(np.minimum(captured, 1.0)),
         angles=torch.as_tensor(np.arccos(cosines)),
         matrix=torch.as_tensor((products / lengths_a[:, None] / lengths_b) ** 2),
-        uniform=uniform_null(mean, len(a), len(b), a.size),
-        layer_matched=_layer_null(mean, a, b, root_b, draws, seed),
+        uniform=uniform_null(mean, len(a), len(b), _uniform_size(a, b, inside)),
+        layer_matched=_layer_null(mean, a, b, inside, draws, seed),
         null=null,
         labels=(a.label, b.label),
     )
 
 
-def _layer_null(mean: float, a: Directions, b: Directions, root_b: np.ndarray, draws: int, seed: int) -> Null | None:
-    """The layer-matched null, where both sides know their layers."""
+def _uniform_size(a: Directions, b: Directions, inside: np.ndarray) -> int:
+    """P; under a sketch the size of the space in which a random direction would be captured as much.
+
+    Its energy is P_l / P in layer l, where an inner product with a unit vector is `1/d_l` on average, squared.
+    """
+    freedom = _freedom(a, b)
+    if freedom is None or a.space is None:
+        return a.size
+    shares = np.array([layer.size for layer in a.space.layers]) / a.size
+    captured = float((shares * np.trace(inside, axis1=1, axis2=2) / freedom).sum()) / len(b)
+    return max(round(1 / captured), 1)
+
+
+def _freedom(a: Directions, b: Directions) -> np.ndarray | None:
+    """Numbers that stand for each layer where one side is known by its sketch only; None where neither is."""
+    known = [np.array(side.rows.freedom) for side in (a, b) if side.rows.freedom is not None]
+    return np.minimum.reduce(known) if known else None
+
+
+def _layer_null(mean: float, a: Directions, b: Directions, inside: np.ndarray, draws: int, seed: int) -> Null | None:
+    """The layer-matched null, where both sides know their layers; `inside` is the Gram of b's basis in each layer."""
     if a.space is None or b.space is None:
         return None
     a.space.require_same(b.space, "the other set of directions")
     energy = a.layer_energy().numpy()
-    grams = root_b.T @ b.rows.grams().numpy() @ root_b
-    sizes = np.array([layer.size for layer in a.space.layers])
-    return layer_matched_null(mean, energy, grams, sizes, draws, seed)
+    freedom = _freedom(a, b)
+    sizes = np.array([layer.size for layer in a.space.layers]) if freedom is None else freedom
+    return layer_matched_null(mean, energy, inside, sizes, draws, seed)
 
 
 def _orthonormaliser(gram: np.ndarray, directions: Directions) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The anchors of a recorded run: everything that makes old weights the old function and the old next step.
 
-Each segment begins with the exact weights, the buffers and the settings of each parameter group (learning rate,
-weight decay, ...). The optimizers' state (moments) stands with some anchors only, see `optimizers.STATE_SHARE`.
+Each segment begins with the buffers and the settings of each parameter group (learning rate, weight decay, ...), and
+with the exact weights but where rows are long (`Segment.anchored`). The optimizers' state (moments) stands with some
+anchors only, see `optimizers.STATE_SHARE`.
 
 ```python
 for segment in thalweg.open_run("runs/a").trajectory.segments:
-    anchor = read_anchor(segment)
-    anchor.step, anchor.groups[0]["lr"], anchor.state.keys()
+    if segment.anchored:
+        anchor = read_anchor(segment)
+        anchor.step, anchor.groups[0]["lr"], anchor.state.keys()
 ```
 """
 
@@ -19,7 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from thalweg.errors import RunError
+from thalweg.errors import InputError, RunError
 from thalweg.recording.store import Segment, read_anchor_parts
 
 
@@ -47,8 +49,11 @@ def read_anchor(segment: Segment) -> Anchor:
     """The anchor of one segment. Segments of older versions hold no more than its weights.
 
     Raises:
+        InputError: if it has none, see `Segment.anchored`.
         RunError: if the file has been removed or changed since it was opened.
     """
+    if not segment.anchored:
+        raise InputError(f"{segment.path.name} begins without an anchor; the weights are in trajectory.weights(step)")
     try:
         about, buffers, tensors = read_anchor_parts(segment)
         state: dict[str, dict[str, Tensor]] = {}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import RunError
 from thalweg.recording.optimizers import NOTHING
-from thalweg.recording.store import SegmentContent
+from thalweg.recording.segments import SegmentContent
 
 SMALL = 2**20
 """Bytes of a row up to which NumPy copies it: torch spends more on the calls than on the bytes, but uses all cores."""
@@ -70,6 +70,7 @@ class Block:
         count: rows filled.
         first_row: number of the first row in the run.
         before: the step after which the anchor's weights stood; -1 before any step.
+        anchored: whether the weights before the first row are to be kept.
         sealed: no row will be added; the block goes to the writer with the next step.
         began: `time.monotonic()` when the block began.
         standing: what stands with the anchor.
@@ -83,8 +84,10 @@ class Block:
         columns: int,
         dtype: torch.dtype,
         sources: Sources | None = None,
+        anchor_rows: int = 1,
     ) -> None:
         self.capacity = capacity
+        self.anchor_rows = anchor_rows
         self.shapes = shapes
         self.sources = Sources(shapes) if sources is None else sources
         self.columns = columns
@@ -99,6 +102,8 @@ class Block:
     def restart(self) -> None:
         """Forget everything but the measures."""
         self.count = 0
+        self.anchored = True
+        self.since_anchor = 0  # rows
         self.sealed = False
         self.began = time.monotonic()
         self.steps: list[int] = []
@@ -117,7 +122,7 @@ class Block:
 
     def another(self) -> Block:
         """An empty block of the same measures."""
-        return Block(self.capacity, self.shapes, self.columns, self.weights.dtype, self.sources)
+        return Block(self.capacity, self.shapes, self.columns, self.weights.dtype, self.sources, self.anchor_rows)
 
     def follow(self, full: Block) -> None:
         """Begin anew where another block ended."""
@@ -126,6 +131,8 @@ class Block:
         self.before = full.steps[-1]
         self.first_row = full.first_row + full.count
         self.standing = full.after
+        self.since_anchor = full.count + (0 if full.anchored else full.since_anchor)
+        self.anchored = self.since_anchor >= self.anchor_rows or bool(self.standing.state)
 
     def gather(self, parameters: list[Tensor], row: int) -> None:
         """Copy parameters into a row, whatever their device, dtype and memory format.
@@ -160,9 +167,9 @@ class Block:
 
     @property
     def head_bytes(self) -> int:
-        """What the segment holds once, beside its rows: anchor, buffers twice, state."""
+        """What the segment holds once beside vectors: buffers twice, state."""
         buffers = sum(buffer.nbytes for buffer in self.standing.buffers.values())
-        return self.weights[0].nbytes + 2 * buffers + self.standing.state_bytes
+        return 2 * buffers + self.standing.state_bytes
 
     def content(self, run: str) -> SegmentContent:
         """What the segment of this block holds; views, so the block may not be used until it is written."""
@@ -182,4 +189,5 @@ class Block:
             self.standing.buffers,
             self.standing.groups,
             self.standing.state,
+            self.anchored,
         )

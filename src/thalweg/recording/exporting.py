@@ -33,9 +33,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thalweg.errors import InputError, RunError
-from thalweg.recording.anchors import read_anchor
 from thalweg.recording.opening import open_run
 from thalweg.recording.scalars import export_jsonl, export_tensorboard, needed
+from thalweg.recording.store import read_anchor_parts
 from thalweg.recording.trajectory import Trajectory
 
 CHUNK_BYTES = 2**26
@@ -111,9 +111,13 @@ def row_blocks(t: Trajectory) -> Iterator[Tensor]:
 
 
 def weight_blocks(t: Trajectory) -> tuple[list[int], Iterator[Tensor]]:
-    """The steps before which an unbroken stretch of rows begins, and the weights after each, one `(1, P)` at a time."""
+    """The steps before which an unbroken stretch of rows begins, and the weights after each, one `(1, P)` at a time.
+
+    Where rows are long a segment may lack its anchor; if the one before is lost, so are the weights.
+    """
     ends = [math.nan, *t.steps.tolist()]
-    begins = [start - 1 for start, end in zip(t.starts.tolist(), ends, strict=False) if start != end + 1]
+    known = set(t.known_steps.tolist())
+    begins = [s - 1 for s, end in zip(t.starts.tolist(), ends, strict=False) if s != end + 1 and s - 1 in known]
     return begins, (t.weights(step)[None] for step in begins)
 
 
@@ -204,7 +208,7 @@ def choose_steps(t: Trajectory, words: str) -> list[int]:
     Raises:
         InputError: for other words, or a step at which no row ends.
     """
-    known = sorted({*t.steps.tolist(), *weight_blocks(t)[0]})
+    known = t.known_steps.tolist()
     chosen: list[int] = []
     for word in (part.strip() for part in words.split(",")):
         if word in ("first", "last", "all"):
@@ -259,7 +263,7 @@ def buffers_near(t: Trajectory, step: int) -> tuple[dict[str, Tensor], int]:
     """The buffers at a step where they were kept, else as they stood nearest after; and the step at which they did."""
     for segment in t.segments:
         if segment.before == step:
-            return dict(read_anchor(segment).buffers), step
+            return read_anchor_parts(segment)[1], step
     return t.buffers(step)
 
 

@@ -31,10 +31,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thalweg.recording.columns import finite_rows, parts_of, tiles
+from thalweg.recording.keeping import Columns
 from thalweg.recording.products import GRAM_COLUMNS, add_grams
 from thalweg.recording.store import Segment
 from thalweg.runs import replace_synced
-from thalweg.space import Layer, ParameterSpace
+from thalweg.space import Layer
 
 FILE = "gram.cache.safetensors"
 FORMAT = "thalweg-gram-1"
@@ -78,27 +79,27 @@ def make_grams(
     return grams
 
 
-def kept_layers(space: ParameterSpace, count: int) -> tuple[Layer, ...]:
+def kept_layers(columns: Columns, count: int) -> tuple[Layer, ...]:
     """The layers whose Gram matrices a trajectory of `count` rows keeps: all, or one of all columns in their place."""
-    layers = tuple(space.layers)
-    return layers if len(layers) * count**2 * 8 <= LAYERS_LIMIT else (Layer("", 0, 0, space.size),)
+    layers = columns.layers
+    return layers if len(layers) * count**2 * 8 <= LAYERS_LIMIT else (Layer("", 0, 0, columns.size),)
 
 
-def run_grams(folder: Path, run: str, segments: Sequence[Segment], space: ParameterSpace) -> Grams:
+def run_grams(folder: Path, run: str, segments: Sequence[Segment], columns: Columns) -> Grams:
     """The Gram matrices of a run, from its copy as far as that goes, which is then brought up to date.
 
     Args:
         folder: the run folder.
         run: the run's own random name.
         segments: all of its segments, in order.
-        space: its parameter space.
+        columns: what the columns of its rows are.
     """
     count = sum(len(segment) for segment in segments)
-    layers = kept_layers(space, count)
-    if not _worth_keeping(segments, len(layers), count, space.size):
+    layers = kept_layers(columns, count)
+    if not _worth_keeping(segments, len(layers), count, columns.size):
         return make_grams(segments, layers)
     path = folder / "results" / FILE
-    about = _about(run, segments, layers, space)
+    about = _about(run, segments, layers, columns)
     names = {segment.path.name: segment for segment in segments}
     spans, known = _read(path, about)
     held = {n: (start, stop) for n, (start, stop) in spans if n in names and stop - start == len(names[n])}
@@ -111,15 +112,15 @@ def run_grams(folder: Path, run: str, segments: Sequence[Segment], space: Parame
         del known
     if there < count:
         _fill(grams, order, 0, count, there)
-        _write(path, _about(run, order, layers, space), grams)
+        _write(path, _about(run, order, layers, columns), grams)
     return _in_order(grams, order, segments)
 
 
-def cached_rows(folder: Path, run: str, segments: Sequence[Segment], space: ParameterSpace) -> int:
+def cached_rows(folder: Path, run: str, segments: Sequence[Segment], columns: Columns) -> int:
     """How many rows of these segments the copy holds, as far as its head says; 0 where there is none."""
     count = sum(len(segment) for segment in segments)
     path = folder / "results" / FILE
-    about = _about(run, segments, kept_layers(space, count), space)
+    about = _about(run, segments, kept_layers(columns, count), columns)
     try:
         found = _head(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -156,10 +157,10 @@ def _worth_keeping(segments: Sequence[Segment], layers: int, count: int, size: i
 # -- the copy ----------------------------------------------------------------------------------------------
 
 
-def _about(run: str, segments: Sequence[Segment], layers: Sequence[Layer], space: ParameterSpace) -> dict[str, Any]:
+def _about(run: str, segments: Sequence[Segment], layers: Sequence[Layer], columns: Columns) -> dict[str, Any]:
     return {
         "run": run,
-        "size": space.size,
+        "size": columns.size,
         "dtype": str(segments[0].dtype),
         "layers": [[layer.name, layer.start, layer.stop] for layer in layers],
         "segments": [[segment.path.name, len(segment)] for segment in segments],

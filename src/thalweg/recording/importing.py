@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from thalweg.errors import RunError
 from thalweg.recording.checkpoints import Checkpoint, find_checkpoints, read_state
 from thalweg.recording.manifest import CLOSED, dtype_name, now, storable, write_json
-from thalweg.recording.store import SEGMENTS, SegmentContent, write_segment
+from thalweg.recording.segments import SegmentContent, write_segment
+from thalweg.recording.store import SEGMENTS
 from thalweg.recording.surveying import Survey, name_in, space_of_model, space_of_names, survey_checkpoints
 from thalweg.runs import FORMAT, MANIFEST
 from thalweg.space import ParameterSpace

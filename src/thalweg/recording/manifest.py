@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from thalweg.errors import InputError, RunError
-from thalweg.recording.store import DTYPES, SEGMENTS, own_segment_files
+from thalweg.recording.segments import DTYPES
+from thalweg.recording.store import SEGMENTS, own_segment_files
 from thalweg.recording.writer import FolderLock
 from thalweg.runs import FORMAT, MANIFEST, write_atomically
 from thalweg.space import ParameterSpace, plain_name

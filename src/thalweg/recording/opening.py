@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import RunError
+from thalweg.recording.keeping import Keeping
 from thalweg.recording.store import SEGMENTS, read_segments
 from thalweg.recording.trajectory import Trajectory, dtype_of
 from thalweg.runs import Run, read_manifest
@@ -29,7 +30,13 @@ def open_run(folder: str | Path, verify: bool = True) -> Run[Trajectory]:
     manifest = read_manifest(folder)
     try:
         ParameterSpace.from_json(manifest["space"])
-        dtype_of(manifest), str(manifest["run"]), int(manifest["every"]), len(manifest["optimizer"]["groups"])
+        (
+            Keeping.read(manifest),
+            dtype_of(manifest),
+            str(manifest["run"]),
+            int(manifest["every"]),
+            len(manifest["optimizer"]["groups"]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{folder} has a manifest that lacks something ({type(error).__name__}: {error}); it is damaged, "
@@ -41,7 +48,9 @@ def open_run(folder: str | Path, verify: bool = True) -> Run[Trajectory]:
 def read_trajectory(folder: Path, manifest: Mapping[str, Any], verify: bool = True) -> Trajectory:
     """The trajectory of an opened run; damaged segments are named in one warning and left out."""
     space = ParameterSpace.from_json(manifest["space"])
-    segments, damaged = read_segments(folder / SEGMENTS, manifest["run"], space.size, dtype_of(manifest), verify)
+    keeping = Keeping.read(manifest)
+    dtype = keeping.row_dtype(dtype_of(manifest))
+    segments, damaged = read_segments(folder / SEGMENTS, manifest["run"], keeping.columns(space).size, dtype, verify)
     if damaged:
         names = "; ".join(f"{name}: {reason}" for name, reason in damaged)
         warnings.warn(f"{folder}: {len(damaged)} segment(s) left out. {names}", RuntimeWarning, stacklevel=2)

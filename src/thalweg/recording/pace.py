@@ -6,6 +6,8 @@ import time
 
 from thalweg.errors import RunError
 from thalweg.recording.block import Block
+from thalweg.recording.forecast import Forecast
+from thalweg.recording.keeping import SKETCH
 from thalweg.recording.optimizers import Standing
 
 WAIT_SHARE = 0.1
@@ -14,8 +16,6 @@ WAIT_GRACE = 0.5
 """Seconds of waiting that are allowed however short that time is."""
 ROOM = 4096
 """Bytes of a segment beside its rows, buffers and state, about."""
-PATCHES = 1.02
-"""Room for patches (see `differences`), as a share of the rows."""
 
 
 class BudgetError(RunError):
@@ -68,11 +68,17 @@ class Budget:
     Args:
         limit: in bytes; None: as many as there are.
         spent: by segments that are there already.
+        cost: of rows, and of what stands beside them.
     """
 
-    def __init__(self, limit: int | None, spent: int) -> None:
+    def __init__(self, limit: int | None, spent: int, cost: Forecast) -> None:
         self._limit = limit
-        self._planned: float = spent  # bytes of all segments' rows, as far as known
+        self._cost = cost
+        self._vector = cost.space.size * cost.item
+        self._row = cost.keeping.row_bytes(cost.space, cost.item)
+        self._planned: float = spent  # bytes of all segments, as far as known
+        if cost.keeping.form == SKETCH:  # an anchor before the first row, and a sum after the last
+            self._planned += self._vector + 2 * cost.space.size
 
     def plan(self, block: Block, written: int) -> None:
         """Count one more row of a block; if it does not fit, do without the optimizers' state, or stop.
@@ -82,15 +88,22 @@ class Budget:
         """
         if self._limit is None:
             return
-        vector = block.weights[0].nbytes
-        row = vector * PATCHES + 8 * (3 + 2 * block.columns + len(block.scalars))
-        spent = max(self._planned, written + (block.count + 1) * vector)
-        head = 0 if block.count else block.head_bytes + ROOM
+        row = self._row + 8 * (3 + 2 * block.columns + len(block.scalars))
+        spent = max(self._planned, written + (block.count + 1) * self._row)
+        head = 0.0 if block.count else self._head(block)
         if spent + row + head > self._limit - ROOM and block.count == 0 and block.standing.state:
             block.standing = Standing(block.standing.buffers, block.standing.groups)
-            head = block.head_bytes + ROOM
+            head = self._head(block)
         if spent + row + head > self._limit - ROOM:
             raise BudgetError(
-                f"the budget of {self._limit:,} bytes is used up; next time give a larger budget= or every="
+                f"the budget of {self._limit:,} bytes is used up; next time give a larger budget= or every=, or steps= "
+                "with the budget, and what fits is chosen"
             )
         self._planned += row + head
+
+    def _head(self, block: Block) -> float:
+        """What a block adds beside its rows."""
+        head = block.head_bytes + ROOM
+        if self._cost.keeping.form == SKETCH:
+            return head + self._cost.keeping.shared_bytes(self._cost.space, self._cost.item, block.capacity)
+        return head + (self._vector if block.anchored else 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -22,10 +22,13 @@ from torch.utils.hooks import RemovableHandle
 
 from thalweg.errors import RunError, warn
 from thalweg.recording.block import Block
+from thalweg.recording.forecast import Forecast
+from thalweg.recording.keepers import keeper_of
 from thalweg.recording.manifest import CLOSED, now, write_json
 from thalweg.recording.optimizers import STATE_SHARE, Optimizers, Standing, skipped
 from thalweg.recording.pace import Budget, BudgetError, Pace
-from thalweg.recording.resume import Left, columns_of, same_bits
+from thalweg.recording.resume import Left, columns_of
+from thalweg.recording.segments import digest
 from thalweg.recording.store import SEGMENTS
 from thalweg.recording.writer import FolderLock, SegmentWriter
 from thalweg.space import plain_name
@@ -44,6 +47,7 @@ class Plan:
         flush_seconds: after which a segment is written even if it is not full.
         moments: whether anchors hold the optimizers' state.
         first_step: number of the first step to come.
+        forecast: what is kept, and what that costs.
         left: where the run stopped, if it goes on.
     """
 
@@ -55,6 +59,7 @@ class Plan:
     flush_seconds: float
     moments: bool
     first_step: int
+    forecast: Forecast
     left: Left
 
 
@@ -63,14 +68,15 @@ class Recorder:
 
     Attributes:
         folder: the run folder.
+        forecast: what is kept, what that costs and what is lost; print it.
         closed: whether it has ended, by itself or by `close`.
     """
 
     def __init__(self, model: nn.Module, optimizers: list[Optimizer], parameters: list[Tensor], plan: Plan) -> None:
         self.folder = plan.folder
+        self.forecast = plan.forecast
         self.closed = False
-        self._plan = replace(plan, left=Left())
-        self._left = plan.left  # until the first step, since it may hold weights
+        self._plan = plan
         self._model = weakref.ref(model)
         self._parameters = parameters
         self._optimizers = Optimizers(optimizers, columns_of(plan.manifest) if optimizers else None)
@@ -85,16 +91,19 @@ class Recorder:
         self._ahead: set[str] = set()
         self._warned: set[str] = set()
         self._unfrozen: list[str] = []
-        self._since_state = 0  # bytes of rows
+        self._since_state = 0.0  # bytes of rows
+        self._row_bytes = plan.forecast.vector_bytes
         left = plan.left
         self._pace = Pace(plan.every)
-        self._budget = Budget(plan.manifest["budget"], left.written)
+        self._budget = Budget(plan.manifest["budget"], left.written, plan.forecast)
         dtype = getattr(torch, plan.manifest["dtype"])
-        self._block = Block(plan.rows, [p.shape for p in parameters], self._optimizers.columns, dtype)
+        shapes, anchor_rows = [p.shape for p in parameters], plan.forecast.anchor_rows
+        self._block = Block(plan.rows, shapes, self._optimizers.columns, dtype, anchor_rows=anchor_rows)
         self._block.first_row = left.rows
         self._begin()
         self._spare: list[Block] = []
-        self._writer = SegmentWriter(plan.folder / SEGMENTS, left.rows, left.last_step, left.written)
+        keeper = keeper_of(plan.forecast.keeping, plan.forecast.space, plan.flush_seconds)
+        self._writer = SegmentWriter(plan.folder / SEGMENTS, left.rows, left.last_step, left.written, keeper)
         self._first: list[RemovableHandle] = []
         self._hooks: list[RemovableHandle] = []
         self._attach(optimizers)
@@ -191,10 +200,10 @@ class Recorder:
 
     def _begin(self) -> None:
         """The weights of now are where the rows begin. If a run goes on elsewhere, a step's number is left out."""
-        block, left = self._block, self._left
+        block, left = self._block, self._plan.left
         block.gather(self._parameters, 0)
         self._step = self._plan.first_step
-        if left.rows and self._step == left.last_step + 1 and not same_bits(block.weights[0], left.weights):
+        if left.rows and self._step == left.last_step + 1 and digest(block.weights[0]) != left.end:
             self._step += 1
         block.before = self._step - 1
         block.standing = self._stand(due=True)
@@ -217,7 +226,7 @@ class Recorder:
         for handle in self._first:
             handle.remove()
         self._pace.begin()
-        left, self._left = self._left, Left()
+        left = self._plan.left
         if left.rows and self._step > left.last_step + 1:
             self._warn_once(
                 "gap",
@@ -245,7 +254,7 @@ class Recorder:
         model = self._model()
         if model is not None:
             self._look_at(model)
-        self._since_state += block.count * block.weights[0].nbytes
+        self._since_state += block.count * self._row_bytes
         block.after = self._stand(due=self._optimizers.state_bytes() <= STATE_SHARE * self._since_state)
         block.sealed = True
 
@@ -262,7 +271,7 @@ class Recorder:
         }
         state = self._optimizers.state(model) if due and self._plan.moments else []
         if state:
-            self._since_state = 0
+            self._since_state = 0.0
         return Standing(buffers, self._optimizers.groups(), state)
 
     def _look_at(self, model: nn.Module) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from thalweg.errors import InputError, RunError
+from thalweg.recording.keeping import Keeping
 from thalweg.recording.manifest import CLOSED, describe_process, now
 from thalweg.recording.store import SEGMENTS, checksum_of, own_segment_files, read_segments, row_range
 from thalweg.runs import MANIFEST, read_json, read_manifest
@@ -26,13 +26,13 @@ class Left:
         rows: that are there, damaged ones counted.
         last_step: that a row sums; -1 if there is none.
         written: bytes of the segments.
-        weights: `(P,)` after that step; None if they are not known.
+        end: digest of the weights after that step; empty if it is not known.
     """
 
     rows: int = 0
     last_step: int = -1
     written: int = 0
-    weights: Tensor | None = None
+    end: str = ""
 
 
 def goes_on(folder: Path) -> bool:
@@ -40,19 +40,20 @@ def goes_on(folder: Path) -> bool:
     return (folder / MANIFEST).exists() or bool(own_segment_files(folder / SEGMENTS))
 
 
-def take_up(folder: Path, fresh: Mapping[str, Any]) -> tuple[dict[str, Any], Left]:
+def take_up(folder: Path, fresh: Mapping[str, Any], keep: str | None = None) -> tuple[dict[str, Any], Left]:
     """The manifest with which a run goes on, and where it stopped; unfinished files of a killed writer are removed.
 
     Args:
         folder: the run folder, locked.
         fresh: the manifest that the same training would get as a new run.
+        keep: how updates are to be kept; as they were unless given.
 
     Raises:
         RunError: if the run cannot be read, or model or optimizer are others; the first difference is named.
     """
     manifest = read_manifest(folder)
     try:
-        _require_same(folder, manifest, fresh)
+        _require_same(folder, manifest, fresh, keep)
         left = _left(folder, manifest)
         every = max(int(manifest["every"]), fresh["every"])
         earlier = list(manifest.get("resumed", ()))
@@ -69,13 +70,7 @@ def columns_of(manifest: Mapping[str, Any]) -> list[int]:
     return [numbers.count(number) for number in sorted({n for n in numbers if n is not None})]
 
 
-def same_bits(a: Tensor, b: Tensor | None) -> bool:
-    """Whether two vectors are the same to the last bit; NaN is the same as itself."""
-    bits = torch.int64 if a.dtype.itemsize == 8 else torch.int32
-    return b is not None and torch.equal(a.view(bits), b.view(bits))
-
-
-def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], keep: str | None) -> None:
     no = f"{folder} cannot be resumed"
     try:
         ParameterSpace.from_json(old["space"]).require_same(ParameterSpace.from_json(new["space"]), "the model")
@@ -85,14 +80,20 @@ def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         if old["dtypes"][name] != dtype:
             raise RunError(f"{no}: {name!r} is {dtype} and was {old['dtypes'][name]}; use the model's old dtype")
     before, after = (about["optimizer"].get("classes", [about["optimizer"]["class"]]) for about in (old, new))
+    kept = Keeping.read(old).form
+    if keep is not None and keep != kept:
+        raise RunError(
+            f"{no}: its updates are kept as {kept!r}, not {keep!r}; leave keep= away, or choose another folder"
+        )
     if before != after:
         was, given = (" and ".join(names) or "none" for names in (before, after))
         raise RunError(f"{no}: the optimizer is {given} and was {was}; record into another folder")
 
 
 def _left(folder: Path, manifest: Mapping[str, Any]) -> Left:
-    dtype = torch.float64 if manifest["dtype"] == "float64" else torch.float32
-    size = ParameterSpace.from_json(manifest["space"]).size
+    keeping = Keeping.read(manifest)
+    dtype = keeping.row_dtype(torch.float64 if manifest["dtype"] == "float64" else torch.float32)
+    size = keeping.columns(ParameterSpace.from_json(manifest["space"])).size
     files = own_segment_files(folder / SEGMENTS)
     for path in files:
         if path.name.startswith("."):
@@ -101,12 +102,12 @@ def _left(folder: Path, manifest: Mapping[str, Any]) -> Left:
     rows = max((row_range(path)[1] for path in finished), default=0)
     segments, _ = read_segments(folder / SEGMENTS, manifest["run"], size, dtype, verify=False)
     whole = [s for s in segments[-1:] if checksum_of(s.path) == s.path.name.split(".")[1]]
-    step, weights = -1, None
+    step, end = -1, ""
     if segments:
         last = segments[-1]
         step = int(last.steps[-1]) + (rows - last.first_row - len(last)) * int(manifest["every"])
         if whole and rows == last.first_row + len(last):
-            weights = last.weights(step)
+            end = last.end
     with contextlib.suppress(RunError, KeyError, TypeError, ValueError):  # if it was killed, there is no such file
         step = max(step, int(read_json(folder / CLOSED)["last_step"]))
-    return Left(rows, step, sum(path.stat().st_size for path in finished), weights)
+    return Left(rows, step, sum(path.stat().st_size for path in finished), end)

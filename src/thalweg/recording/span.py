@@ -6,6 +6,7 @@ length P is made. Where there are too many rows for G, `(C_a U)(C_b U)ᵀ` is su
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from thalweg.space import Layer, ParameterSpace
 
 if TYPE_CHECKING:
     from thalweg.recording.trajectory import Trajectory
+
+
+REBUILT = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +54,16 @@ class TrajectoryRows(Rows):
         return self.trajectory.dtype
 
     @property
+    def freedom(self) -> tuple[int, ...] | None:
+        """Of a sketched run, how many numbers stand for each layer: no more than the sketch's width."""
+        if self.trajectory.sketch is None:
+            return None
+        return tuple(layer.size for layer in self.trajectory.columns.layers)
+
+    @property
     def columns(self) -> slice:
-        """The entries that may differ from zero."""
-        return slice(0, self.space.size) if self.layer is None else self.space.layer(self.layer).span
+        """The trajectory's columns that may differ from zero."""
+        return self.trajectory.columns_of(self.layer)
 
     def head(self, count: int) -> TrajectoryRows:
         """The first `count` rows."""
@@ -64,15 +75,35 @@ class TrajectoryRows(Rows):
         return found[:, 0] if vectors.ndim == 1 else found
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """Linear combinations in one pass, in the run's dtype, on the CPU: `(k,)` gives `(P,)`, `(j, k)` `(j, P)`."""
+        """Linear combinations in one pass, in the run's dtype, on the CPU: `(k,)` gives `(P,)`, `(j, k)` `(j, P)`.
+
+        Of a sketched run they are rebuilt from its sums, with one warning where these hold less than `REBUILT` of one.
+        """
         wanted = coefficients.detach().to("cpu", torch.float64)
         weights = wanted.reshape(-1, len(self.coefficients)) @ self.coefficients
+        if self.trajectory.sketch is not None:
+            rebuilt = self._rebuilt(weights)
+            return rebuilt[0] if coefficients.ndim == 1 else rebuilt
         out = torch.zeros(len(weights), self.space.size, dtype=self.dtype)
         used = weights.any(dim=0).nonzero()[:, 0]
         if len(used):
             first, last = int(used[0]), int(used[-1]) + 1
             products.combine(self.trajectory.stream(self.columns, first, last), weights[:, first:last], out)
         return out[0] if coefficients.ndim == 1 else out
+
+    def _rebuilt(self, weights: Tensor) -> Tensor:
+        vectors, shares = self.trajectory.rebuild(weights)
+        if self.layer is not None:
+            span = self.space.layer(self.layer).span
+            vectors[:, : span.start], vectors[:, span.stop :] = 0.0, 0.0
+        if float(shares.min()) < REBUILT:
+            warnings.warn(
+                f"{self.trajectory.folder} keeps a sketch and sums of its updates: of these {len(shares)} directions "
+                f"the sums hold between {float(shares.min()):.0%} and {float(shares.max()):.0%} of the squared length",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return vectors
 
     def grams(self) -> Tensor:
         """`C G_l Cᵀ` for every layer: float64 `(layers, k, k)`."""
@@ -99,7 +130,7 @@ class TrajectoryRows(Rows):
         where = self.layer or layer
         if self.trajectory.prefers_gram():
             return self.trajectory.gram(where) @ self.coefficients.T
-        columns = slice(0, self.space.size) if where is None else self.space.layer(where).span
+        columns = self.trajectory.columns_of(where)
         return products.gram_times(self.trajectory.stream(columns), self.coefficients.T.contiguous())
 
     def _between(self, other: TrajectoryRows, layer: str | None, layers: list[Layer] | None = None) -> Tensor:
@@ -113,8 +144,8 @@ class TrajectoryRows(Rows):
                 if layer in (None, one.name):
                     total.copy_(left @ self.trajectory.gram(one.name) @ right.T)
             return out
-        columns = slice(0, self.space.size) if layer is None else self.space.layer(layer).span
-        parts = [Layer("", 0, columns.start, columns.stop)] if layers is None else layers
+        columns = self.trajectory.columns_of(layer)
+        parts = [Layer("", 0, columns.start, columns.stop)] if layers is None else self.trajectory.columns.layers
         return products.between(self.trajectory.stream(columns), left, right, parts)
 
 

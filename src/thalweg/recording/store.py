@@ -2,8 +2,10 @@
 
 ```
 segments/000000-000064.1c291ca3.safetensors      rows 0 to 63; CRC-32 of the file's bytes
-    updates         (n, P)       each row's change of the weights, in the run's dtype
-    anchor          (P,)         the exact weights before the first row
+    updates         (n, P)       each row's change of the weights, in the run's dtype or in bfloat16;
+                    (n, D)       or its sketch, see `keeping`
+    anchor          (P,)         the exact weights before the first row; not in every segment where rows are long
+    sum             (P,)         bfloat16, only in sketched runs: the sum of all rows after step `sum_after`
     steps           (n,) int64   index of the last optimizer step that the row sums, counted from 0
     learning_rates  (n, groups)  float64, and `momenta` likewise: what the optimizer used (NaN where it has none)
     times           (n,)         float64, seconds since 1970
@@ -11,96 +13,41 @@ segments/000000-000064.1c291ca3.safetensors      rows 0 to 63; CRC-32 of the fil
     patch_rows, patch_columns, patch_values   (m,) entries that adding up does not give back, see `differences`
     finite          (n,) uint8   whether every entry of the row's update is a finite number
     buffer/NAME                  the model's buffers after the last row
-    anchor_buffer/NAME           and as they stood with the anchor
-    state/I                      I-th tensor of the optimizers' state with the anchor; `anchors` reads it by name
+    anchor_buffer/NAME           and as they stood before the first
+    state/I                      I-th tensor of the optimizers' state before the first row; `anchors` reads it by name
 ```
 
-The patches see to it that adding row by row from the anchor gives back every weight of every row, bit for bit.
+The patches see to it that adding row by row from the anchor gives back every weight of every row, bit for bit;
+`rebuilding` does it. `segments` writes what is read here.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thalweg.errors import RunError
-from thalweg.recording.differences import to_updates
-from thalweg.runs import replace_synced
+from thalweg.recording.segments import ANCHOR_BUFFER, BUFFER, DTYPES, SEGMENT_FORMAT, STATE
 
 SEGMENTS = "segments"
-SEGMENT_FORMAT = "thalweg-segment-1"
-BUFFER = "buffer/"
-ANCHOR_BUFFER = "anchor_buffer/"
-STATE = "state/"
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""What a segment can hold, by the names that safetensors gives."""
-
 _NAME = re.compile(r"(\d{6,})-(\d{6,})\.([0-9a-f]{8})\.safetensors")
 _READ = 2**22
 
 
 class DamagedSegmentError(RunError):
     """A file among the segments cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class SegmentContent:
-    """What one segment is to hold.
-
-    Attributes:
-        run: the run's own random name.
-        first_row: number of the first row in the run.
-        before: the step after which the anchor's weights stood; -1 before any step.
-        weights: `(n + 1, P)`, the anchor and then the weights after each row. Writing turns rows into updates.
-        steps: `(n,)` int64.
-        learning_rates: `(n, groups)` float64.
-        momenta: `(n, groups)` float64.
-        times: `(n,)` float64.
-        scalars: name to `(n,)` float64.
-        buffers: name to tensor, after the last row.
-        anchor_buffers: likewise, as they stood with the anchor.
-        groups: settings of each parameter group with the anchor, as plain JSON values.
-        state: `((optimizer, parameter's name, key), tensor)` for the optimizers' state with the anchor.
-    """
-
-    run: str
-    first_row: int
-    before: int
-    weights: Tensor
-    steps: NDArray[np.int64]
-    learning_rates: NDArray[np.float64]
-    momenta: NDArray[np.float64]
-    times: NDArray[np.float64]
-    scalars: Mapping[str, NDArray[np.float64]]
-    buffers: Mapping[str, Tensor]
-    anchor_buffers: Mapping[str, Tensor] = field(default_factory=dict)
-    groups: Sequence[Mapping[str, Any]] = ()
-    state: Sequence[tuple[tuple[int, str, str], Tensor]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +63,12 @@ class Segment:
         momenta: `(n, groups)` float64.
         times: `(n,)` float64, seconds since 1970.
         scalars: name to `(n,)` float64.
-        size: P.
-        dtype: of updates and anchor.
+        size: columns of its rows, P or D.
+        dtype: of its rows.
         position: where the updates' bytes begin in the file.
+        names: of the file's tensors.
+        end: digest of the weights after the last row; empty where it is not known.
+        sum_after: the step after which the rows of its sum begin; None where it has no sum.
     """
 
     path: Path
@@ -132,6 +82,9 @@ class Segment:
     size: int
     dtype: torch.dtype
     position: int
+    names: frozenset[str] = frozenset()
+    end: str = ""
+    sum_after: int | None = None
 
     def __len__(self) -> int:
         return int(self.steps.shape[0])
@@ -139,19 +92,17 @@ class Segment:
     @cached_property
     def finite(self) -> Tensor:
         """`(n,)` bool: whether every entry of each update is a finite number; NaN may not get into a Gram matrix."""
-        with safe_open(str(self.path), framework="pt") as file:
-            if "finite" in file.keys():  # noqa: SIM118 - no mapping
-                flags: Tensor = file.get_tensor("finite")
-                return flags.bool()
+        if "finite" in self.names:
+            return self.tensor("finite").bool()
         rows = [self.updates(slice(row, row + 1)).isfinite().all() for row in range(len(self))]
         return torch.stack(rows)
 
     def updates(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """Updates of some rows and columns, read from the file now: `(rows, columns)` in the run's dtype."""
+        """Some rows and columns, read from the file now: `(rows, columns)` in the dtype in which they are kept."""
         first, last, _ = rows.indices(len(self))
         start, stop, _ = columns.indices(self.size)
         out = torch.empty(max(last - first, 0), stop - start, dtype=self.dtype)
-        raw = out.numpy()
+        raw = out.view(torch.int16).numpy() if self.dtype == torch.bfloat16 else out.numpy()
         item = self.dtype.itemsize
         if not raw.size:
             return out
@@ -169,21 +120,10 @@ class Segment:
             found: Tensor = file.get_tensor(name)
         return found
 
-    def weights(self, step: int) -> Tensor:
-        """The weights `(P,)` after a step that ends a row here, or after `before`.
-
-        The rows are added one by one to the anchor and the patches put in: exact to the last bit.
-        """
-        weights = self.tensor("anchor")
-        if step == self.before:
-            return weights
-        count = int((self.steps <= step).sum())
-        rows, columns, values = (self.tensor(f"patch_{part}") for part in ("rows", "columns", "values"))
-        for row in range(count):
-            weights += self.updates(slice(row, row + 1))[0]
-            here = rows == row
-            weights[columns[here]] = values[here]
-        return weights
+    @property
+    def anchored(self) -> bool:
+        """Whether it holds the exact weights before its first row."""
+        return "anchor" in self.names
 
     def buffers(self) -> dict[str, Tensor]:
         """The model's buffers after the last row."""
@@ -202,85 +142,14 @@ def _under(file: Any, prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: file.get_tensor(name) for name in names}
 
 
-def write_segment(folder: Path, content: SegmentContent) -> Path:
-    """Write a segment into `folder`: aside, then synced and renamed. `content.weights` becomes updates in place.
-
-    Raises:
-        OSError: if the disk fails; nothing is left behind.
-    """
-    count = len(content.steps)
-    patches = to_updates(content.weights.numpy())
-    names = list(content.scalars)
-    columns = [content.scalars[name] for name in names]
-    tensors = {
-        "updates": content.weights[1:],
-        "anchor": content.weights[0],
-        "steps": torch.from_numpy(content.steps),
-        "learning_rates": torch.from_numpy(content.learning_rates),
-        "momenta": torch.from_numpy(content.momenta),
-        "times": torch.from_numpy(content.times),
-        "scalars": torch.from_numpy(np.stack(columns, axis=1) if names else np.empty((count, 0))),
-        "finite": torch.from_numpy(patches.finite.astype(np.uint8)),
-        **{f"patch_{part}": torch.from_numpy(getattr(patches, part)) for part in ("rows", "columns", "values")},
-        **{BUFFER + name: tensor for name, tensor in content.buffers.items()},
-        **{ANCHOR_BUFFER + name: tensor for name, tensor in content.anchor_buffers.items()},
-        **{f"{STATE}{number}": tensor for number, (_, tensor) in enumerate(content.state)},
-    }
-    about = {
-        "run": content.run,
-        "first_row": content.first_row,
-        "before": content.before,
-        "scalars": names,
-        "groups": list(content.groups),
-        "state": [list(of) for of, _ in content.state],
-    }
-    parts = encode(tensors, {"format": SEGMENT_FORMAT, "about": json.dumps(about)})
-    stem = f"{content.first_row:06d}-{content.first_row + count:06d}"
-    aside = folder / f".{stem}.tmp{os.getpid()}"
-    try:
-        checksum = 0
-        with aside.open("wb") as file:
-            for part in parts:
-                checksum = zlib.crc32(part, checksum)
-                file.write(part)
-        path = folder / f"{stem}.{checksum:08x}.safetensors"
-        replace_synced(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[memoryview]:
-    """The bytes of a safetensors file, in parts, without a copy of tensors that are contiguous and on the CPU."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    parts: list[memoryview] = []
-    offset = 0
-    for name, tensor in tensors.items():
-        flat = tensor.detach().contiguous().reshape(-1)
-        if flat.stride(0) != 1:  # a single entry out of a larger tensor
-            flat = flat.clone(memory_format=torch.contiguous_format)
-        raw = flat.view(torch.uint8).numpy() if len(flat) else np.empty(0, dtype=np.uint8)
-        header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + raw.nbytes],
-        }
-        offset += raw.nbytes
-        parts.append(raw.data)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return [memoryview(struct.pack("<Q", len(text)) + text), *parts]
-
-
 def read_segment(path: Path, run: str, size: int, dtype: torch.dtype, verify: bool = True) -> Segment:
     """Open one segment and check that it is whole and belongs to the run.
 
     Args:
         path: the file.
         run: the run's own random name.
-        size: P.
-        dtype: of the updates.
+        size: columns of the rows, P or D.
+        dtype: of the rows.
         verify: also compare the checksum of all bytes with the one in the name.
 
     Raises:
@@ -301,7 +170,7 @@ def read_segment(path: Path, run: str, size: int, dtype: torch.dtype, verify: bo
                 raise DamagedSegmentError("it is no segment that this version writes")
             about = json.loads(metadata["about"])
             small = {n: file.get_tensor(n) for n in ("steps", "learning_rates", "momenta", "times", "scalars")}
-        count = len(small["steps"])
+        count, sum_after = len(small["steps"]), about.get("sum_after")
         shape, code = header["updates"]["shape"], header["updates"]["dtype"]
         segment = Segment(
             path,
@@ -310,6 +179,9 @@ def read_segment(path: Path, run: str, size: int, dtype: torch.dtype, verify: bo
             size=size,
             dtype=dtype,
             position=8 + length + int(header["updates"]["data_offsets"][0]),
+            names=frozenset(header) - {"__metadata__"},
+            end=str(about.get("end", "")),
+            sum_after=None if sum_after is None else int(sum_after),
             scalars=dict(zip(about["scalars"], small.pop("scalars").unbind(1), strict=True)),
             **small,
         )

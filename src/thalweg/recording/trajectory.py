@@ -3,6 +3,9 @@
 Everything is streamed from the segments in columns (`columns`) and summed in float64 (`products`). With the updates as
 rows of U, `G = U Uᵀ` is summed over layers and kept in the run folder (`grams`); directions in the trajectory's span
 are their coefficients (`span`). A row with an entry that is not finite takes no part: `Trajectory.finite` says which.
+
+A run may keep sketches of its updates (`keeping`). Then U stands for the sketched rows wherever inner products are
+meant, given vectors are sketched likewise, and vectors come from the sums that were kept (`rebuilding`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,11 @@ from thalweg.errors import InputError, RunError
 from thalweg.recording import products
 from thalweg.recording.columns import finite_rows, parts_of, tiles
 from thalweg.recording.grams import WHOLE_LIMIT, Grams, cached_rows, kept_layers, make_grams, run_grams
+from thalweg.recording.keeping import BFLOAT16, EXACT, SKETCH, Columns, Keeping
 from thalweg.recording.manifest import CLOSED
+from thalweg.recording.rebuilding import known_steps, nearest_combination, sums_of, weights_after
+from thalweg.recording.rounding import STEP
+from thalweg.recording.sketches import Sketch
 from thalweg.recording.span import TrajectoryRows, centered_rows
 from thalweg.recording.store import Segment
 from thalweg.runs import read_json
@@ -59,7 +66,35 @@ class Trajectory:
         return sum(len(segment) for segment in self.segments)
 
     def __repr__(self) -> str:
-        return f"Trajectory({str(self.folder)!r}, T={len(self)}, P={self.space.size:,})"
+        form = "" if self.keeping.form == EXACT else f", {self.keeping.form}"
+        return f"Trajectory({str(self.folder)!r}, T={len(self)}, P={self.space.size:,}{form})"
+
+    # -- how updates are kept ------------------------------------------------------------------------------
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """How the updates are kept."""
+        return Keeping.read(self.manifest)
+
+    @cached_property
+    def sketch(self) -> Sketch | None:
+        """The sketch that the rows are, in a run that keeps one."""
+        return Sketch(self.space, self.keeping) if self.keeping.form == SKETCH else None
+
+    @cached_property
+    def columns(self) -> Columns:
+        """What the columns of the rows are."""
+        return self.keeping.columns(self.space)
+
+    def columns_of(self, layer: str | None) -> slice:
+        """The columns of a layer, or all.
+
+        Raises:
+            InputError: if there is no layer of that name.
+        """
+        if layer is None:
+            return slice(0, self.columns.size)
+        return self.columns.layers[self.space.layers.index(self.space.layer(layer))].span
 
     # -- what was recorded beside the updates --------------------------------------------------------------
 
@@ -164,8 +199,13 @@ class Trajectory:
         """The updates in the window `(start, stop)` of optimizer steps: `(n, P)`, in the run's dtype.
 
         Raises:
-            InputError: if they would take more than `directions.DENSE_LIMIT` bytes.
+            InputError: if they would take more than `directions.DENSE_LIMIT` bytes, or only their sketch was kept.
         """
+        if self.sketch is not None:
+            raise InputError(
+                f"{self.folder} keeps a sketch of its updates and no update itself; the weights are known after the "
+                "steps in trajectory.known_steps, and inner products everywhere"
+            )
         rows = self.rows_in((start, stop))
         need = len(rows) * self.space.size * self.dtype.itemsize
         if need > DENSE_LIMIT:
@@ -173,23 +213,68 @@ class Trajectory:
         if not len(rows):
             return torch.empty(0, self.space.size, dtype=self.dtype)
         parts = parts_of(self.segments, int(rows[0]), int(rows[-1]) + 1)
-        return torch.cat([segment.updates(chosen) for segment, chosen in parts])
+        return torch.cat([segment.updates(chosen) for segment, chosen in parts]).to(self.dtype)
+
+    @cached_property
+    def known_steps(self) -> Tensor:
+        """int64, ascending: the steps after which the weights are known; -1 is before the first."""
+        return torch.tensor(sorted(self._ways), dtype=torch.int64)
 
     def weights(self, step: int) -> Tensor:
-        """The weights `(P,)` after an optimizer step, exactly as they were; `step=-1` is before the first.
+        """The weights `(P,)` after an optimizer step, `step=-1` before the first: exactly as they were.
+
+        Of a run kept in bfloat16 or as a sketch: to one rounding of one row or sum, and exactly at its anchors.
 
         Raises:
-            InputError: if no row ends with that step; the nearest that do are named.
+            InputError: if they are not known after that step; the nearest where they are are named.
         """
-        return self._segment_at(step).weights(step)
+        if step not in self._ways:
+            near = sorted(sorted(self._ways, key=lambda s: abs(s - step))[:3])
+            there = f"the nearest are {', '.join(map(str, near))}" if near else "there is no row at all"
+            ask = "trajectory.known_steps" if self.sketch is not None else "trajectory.steps"
+            raise InputError(f"{self.folder} has no weights after step {step!r}: {there}; ask for one of {ask}")
+        return weights_after(self._ways[step], step, self.sketch is not None)
+
+    @cached_property
+    def _ways(self) -> dict[int, tuple[Segment, ...]]:
+        return known_steps(self.segments, self.sketch is not None)
+
+    def rebuild(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors `C U` of a sketched run out of its sums, as far as they hold them, see `rebuilding`.
+
+        Args:
+            coefficients: C, float64 `(k, T)`.
+
+        Returns:
+            The vectors `(k, P)` in the run's dtype, and the share of each one's squared length that they have.
+
+        Raises:
+            InputError: if no sum is whole.
+        """
+        sums = sums_of(self.segments, self.usable)
+        wanted, held = TrajectoryRows(self, coefficients), TrajectoryRows(self, sums.members)
+        gram = held.cross(held)
+        nearest = nearest_combination(wanted.cross(held), gram)
+        out = torch.zeros(len(coefficients), self.space.size, dtype=self.dtype)
+        sums.combine(nearest, out)
+        lengths = torch.diagonal(wanted.cross(wanted))
+        return out, ((nearest @ gram) * nearest).sum(dim=1) / lengths
 
     def buffers(self, step: int) -> tuple[dict[str, Tensor], int]:
         """The model's buffers nearest after a step, and the step after which they stood.
 
         They are kept at the end of each segment, so the step may be later than the one asked for.
+
+        Raises:
+            InputError: if the step was not recorded.
         """
-        segment = self._segment_at(step)
-        return segment.buffers(), int(segment.steps[-1])
+        for segment in self.segments:
+            if segment.before < step <= int(segment.steps[-1]):
+                return segment.buffers(), int(segment.steps[-1])
+        for segment in self.segments:
+            if segment.before == step:
+                return segment.buffers(), int(segment.steps[-1])
+        raise InputError(f"{self.folder} has no row with step {step!r}; ask for one of trajectory.steps")
 
     def inner(
         self,
@@ -219,13 +304,15 @@ class Trajectory:
         else:
             if isinstance(rows, Rows):
                 rows = rows.tensor if isinstance(rows, DenseRows) else Directions(rows).vectors
-            columns = slice(0, self.space.size) if layer is None else self.space.layer(layer).span
+            columns = self.columns_of(layer)
             begin, end = (int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else (0, 0)
             found = self.inner_within(rows, columns, begin, end)
         return centered_rows(found, self.usable[chosen]) if center else found
 
     def inner_within(self, vectors: Tensor, columns: slice, first: int = 0, last: int | None = None) -> Tensor:
         """Inner products over some columns and some rows only: `(k, P)` or `(P,)` gives float64 `(rows, k)`.
+
+        With a sketch the columns are the sketch's, and the inner products its estimates.
 
         Raises:
             InputError: if the vectors have another length than the updates.
@@ -236,6 +323,7 @@ class Trajectory:
             )
         last = len(self) if last is None else last
         vectors = vectors.detach().reshape(-1, self.space.size)
+        vectors = vectors if self.sketch is None else self.sketch.of(vectors)
         return products.inner(self.stream(columns, first, last), vectors, last - first)
 
     # -- the Gram matrix -----------------------------------------------------------------------------------
@@ -267,7 +355,7 @@ class Trajectory:
         Raises:
             InputError: as `gram` does.
         """
-        chosen = None if layer is None else self.space.layer(layer)
+        chosen = None if layer is None else self.columns.layers[self.space.layers.index(self.space.layer(layer))]
         part = (first, last) != (0, len(self)) and not self.prefers_gram()
         need = 8 * (last - first if part else len(self)) ** 2
         if need > WHOLE_LIMIT:
@@ -276,17 +364,37 @@ class Trajectory:
                 f"{WHOLE_LIMIT / 1e6:,.0f} MB; choose a window, or do without by update_pca(..., method='randomized')"
             )
         if part:
-            return make_grams(self.segments, (chosen or Layer("", 0, 0, self.space.size),), first, last).whole
+            return make_grams(self.segments, (chosen or Layer("", 0, 0, self.columns.size),), first, last).whole
         found = self.grams.whole if chosen is None else self._layer_gram(chosen)
         return found[first:last, first:last]
 
     @cached_property
     def grams(self) -> Grams:
         """The Gram matrices of the layers, or of all columns where those of the layers would take too much."""
-        return run_grams(self.folder, str(self.manifest["run"]), self.segments, self.space)
+        return run_grams(self.folder, str(self.manifest["run"]), self.segments, self.columns)
+
+    def gram_error(self) -> Tensor:
+        """How far the entries of `gram()` may be off: float64 `(T, T)`; zero where updates are kept exactly.
+
+        bfloat16: a bound, from errors of a row `|e_i| ≤ 2^-8 (|u_i| + |u_{i-1}|)` by Cauchy and Schwarz.
+        A sketch: the standard deviation, see `sketches`.
+        """
+        lengths = torch.diagonal(self.gram()).clamp(min=0).sqrt()
+        if self.keeping.form == BFLOAT16:
+            before = torch.cat([lengths.new_zeros(1), lengths[:-1]])
+            errors = STEP * (lengths + before)
+            products = errors[:, None] * lengths
+            return products + products.T + errors[:, None] * errors
+        variance = torch.zeros(len(self), len(self), dtype=torch.float64)
+        for layer, kept in zip(self.space.layers, self.columns.layers, strict=True):
+            if kept.size < layer.size:
+                gram = self.gram(layer.name)
+                squares = torch.diagonal(gram)
+                variance += (squares[:, None] * squares + gram**2) / kept.size
+        return variance.sqrt()
 
     def _layer_gram(self, layer: Layer) -> Tensor:
-        if layer in kept_layers(self.space, len(self)):
+        if layer in kept_layers(self.columns, len(self)):
             return self.grams.of(layer)
         return make_grams(self.segments, (layer,)).whole
 
@@ -297,7 +405,7 @@ class Trajectory:
         """
         if (len(self) if rows is None else rows) <= EXACT_ROWS or "grams" in vars(self):
             return True
-        return cached_rows(self.folder, str(self.manifest["run"]), self.segments, self.space) == len(self)
+        return cached_rows(self.folder, str(self.manifest["run"]), self.segments, self.columns) == len(self)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -308,17 +416,6 @@ class Trajectory:
         """
         last = len(self) if last is None else last
         return tiles(parts_of(self.segments, first, last), columns, ~self.usable[first:last])
-
-    def _segment_at(self, step: int) -> Segment:
-        for segment in self.segments:
-            if bool((segment.steps == step).any()):
-                return segment
-        for segment in self.segments:
-            if segment.before == step:
-                return segment
-        known = sorted({s.before for s in self.segments} | set(self.steps.tolist()), key=lambda s: abs(s - step))[:3]
-        there = "no row at all" if not known else f"the nearest are {', '.join(map(str, sorted(known)))}"
-        raise InputError(f"{self.folder} has no weights after step {step!r}: {there}; ask for one of trajectory.steps")
 
     def _no_rates(self) -> Tensor:
         return torch.empty(0, len(self.optimizer["groups"]), dtype=torch.float64)

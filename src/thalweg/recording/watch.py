@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,9 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from thalweg.errors import InputError, RunError
+from thalweg.recording.forecast import Forecast, choose, rows_of_a_block
+from thalweg.recording.keeping import FORMS, WIDTH, Keeping
 from thalweg.recording.manifest import CLOSED, check_optimizers, describe, parse_bytes, prepare, space_of, write_json
 from thalweg.recording.optimizers import unwrap
-from thalweg.recording.pace import PATCHES, ROOM
 from thalweg.recording.recorder import Plan, Recorder
 from thalweg.recording.resume import Left, goes_on, take_up
 from thalweg.runs import MANIFEST
@@ -20,11 +23,6 @@ from thalweg.space import unwrapped
 
 __all__ = ["Recorder", "watch"]
 
-BLOCK_BYTES = 2**25
-"""A block is no larger than this, but for one that holds a single row."""
-CACHED_BYTES = 2**23
-"""Three blocks of this size stay in a large cache: no more rows to a block if it has a few tens of them anyway."""
-FEW_ROWS = 32
 BLOCK_ROWS = 256
 
 
@@ -35,6 +33,9 @@ def watch(
     every: int = 1,
     budget: int | str | None = None,
     *,
+    keep: str | None = None,
+    steps: int | None = None,
+    sketch_width: int = WIDTH,
     flush_seconds: float = 5.0,
     segment_rows: int = BLOCK_ROWS,
     overwrite: bool = False,
@@ -57,6 +58,9 @@ def watch(
     is larger, and for each of them one copy of the optimizer's state. Training waits for the disk for at most a
     tenth of its time (and half a second); beyond, rows sum twice as many steps, with one warning.
 
+    `print(recorder.forecast)` says what is kept, what that costs on disk and in memory, and what is lost. The logger
+    "thalweg" says it too: as a warning where something is lost, else as information.
+
     Args:
         model: what is trained; a compiled model is unwrapped.
         optimizer: its optimizer; its `step()` makes the rows. With several, give them in the order in which they step:
@@ -66,6 +70,12 @@ def watch(
         every: optimizer steps that are summed into one row. What is left at the end becomes a last, shorter row.
         budget: bytes on disk, as a number or like `"2GiB"` or `"500MB"`. Once they are used up the recording stops
             with one warning and what was recorded is kept; it is not made coarser to go on.
+        keep: "exact", every update bit for bit; "bfloat16", half the bytes, each entry to 0.4 %; "sketch", of each
+            update `sketch_width` numbers for each layer that is larger, so that inner products are known to about
+            `sqrt(2 / sketch_width)`, and bfloat16 sums over 64 rows; "auto", the most faithful that fits `budget` for
+            `steps`, with a larger `every` at last. Without a word "auto" where both are given, and else "exact".
+        steps: optimizer steps that the training will make, if that is known.
+        sketch_width: d, for `keep="sketch"`.
         flush_seconds: after this long a block is written even if it is not full, so that a kill loses little.
         segment_rows: rows of one segment at the most.
         overwrite: remove the run that is in the folder, and nothing else, and begin anew.
@@ -80,54 +90,60 @@ def watch(
         RunError: if the folder holds a run, is being written to by another recorder, or cannot be written; or, with
             `resume`, if model or optimizer are not those of the run.
     """
-    limit = _check_arguments(every, segment_rows, flush_seconds, budget, overwrite, resume)
+    for name, value in (("every", every), ("segment_rows", segment_rows), ("sketch_width", sketch_width)):
+        _check_count(name, value)
+    if steps is not None:
+        _check_count("steps", steps)
+    limit = _check_arguments(flush_seconds, budget, overwrite, resume)
     optimizers = unwrap(optimizer)
     model = unwrapped(model)
     space = space_of(model, include_frozen)
     parameters = space.tensors(model)
     check_optimizers(model, optimizers, parameters)
     dtype = torch.float64 if all(p.dtype == torch.float64 for p in parameters) else torch.float32
-    buffers = sum(buffer.nbytes for buffer in model.buffers())
-    least = int((1 + PATCHES) * space.size * dtype.itemsize) + 2 * buffers + 3 * ROOM
+    rows = min(segment_rows, rows_of_a_block(space.size * dtype.itemsize))
+    beside = 2 * sum(buffer.nbytes for buffer in model.buffers())
+    forecast = Forecast(space, Keeping(), every, dtype.itemsize, rows, beside, moments, limit, steps)
+    forecast = choose(forecast, keep, sketch_width)
+    least = int(forecast.least_bytes + forecast.keeping.row_bytes(space, dtype.itemsize))
     if limit is not None and limit < least:
         raise InputError(f"budget={budget!r} does not hold one row of {space.size:,} weights; give {least:,} or more")
     folder = Path(folder)
     lock = prepare(folder, overwrite, resume)
     try:
-        manifest = describe(model, optimizers, space, dtype) | {"every": every, "budget": limit}
+        every = forecast.every
+        manifest = describe(model, optimizers, space, dtype)
+        manifest |= {"every": every, "budget": limit, "keep": forecast.keeping.to_json()}
         left = Left()
         if resume and goes_on(folder):
-            manifest, left = take_up(folder, manifest)
+            manifest, left = take_up(folder, manifest, keep if keep in FORMS else None)
+            forecast = replace(forecast, keeping=Keeping.read(manifest), every=manifest["every"])
         step = _first_step(first_step, left)
         write_json(folder / MANIFEST, manifest)
         (folder / CLOSED).unlink(missing_ok=True)
-        rows = min(segment_rows, rows_of_a_block(space.size * dtype.itemsize))
-        plan = Plan(folder, manifest, lock, every, rows, flush_seconds, moments, step, left)
-        return Recorder(model, optimizers, parameters, plan)
+        plan = Plan(folder, manifest, lock, every, rows, flush_seconds, moments, step, forecast, left)
+        recorder = Recorder(model, optimizers, parameters, plan)
     except BaseException as error:
         lock.release()
         if isinstance(error, OSError):
             raise RunError(f"{folder} cannot be written ({error}); choose another folder") from error
         raise
+    logging.getLogger("thalweg").log(logging.WARNING if forecast.lost else logging.INFO, "%s: %s", folder, forecast)
+    return recorder
 
 
-def _check_arguments(
-    every: int, segment_rows: int, flush_seconds: float, budget: int | str | None, overwrite: bool, resume: bool
-) -> int | None:
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name}={value!r}: give a whole number of at least 1")
+
+
+def _check_arguments(flush_seconds: float, budget: int | str | None, overwrite: bool, resume: bool) -> int | None:
     """The budget in bytes; an InputError if one of them cannot be worked with."""
-    for name, value in (("every", every), ("segment_rows", segment_rows)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}={value!r}: give a whole number of at least 1")
     if not flush_seconds > 0:
         raise InputError(f"flush_seconds={flush_seconds!r}: give seconds greater than 0")
     if overwrite and resume:
         raise InputError("resume=True goes on with a run and overwrite=True removes it; give one of them")
     return None if budget is None else parse_bytes(budget)
-
-
-def rows_of_a_block(row: int) -> int:
-    """How many rows of so many bytes go into a block: the fewer, the more anchors; the more, the colder the cache."""
-    return max(1, CACHED_BYTES // row, min(FEW_ROWS, BLOCK_BYTES // row - 1))
 
 
 def _first_step(first_step: int | None, left: Left) -> int:

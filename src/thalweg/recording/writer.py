@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from thalweg.errors import RunError
-from thalweg.recording.store import SegmentContent, write_segment
+from thalweg.recording.keepers import Due, ExactKeeper, Keeper
+from thalweg.recording.segments import SegmentContent, write_segment
 
 if sys.platform != "win32":
     import fcntl
@@ -94,6 +95,7 @@ class SegmentWriter:
         rows: that are there already.
         last_step: the last optimizer step that is there already.
         written: bytes that are there already.
+        keeper: turns what was seen into what is kept; exactly unless given.
 
     Attributes:
         rows: rows in finished segments.
@@ -103,8 +105,11 @@ class SegmentWriter:
         failure: what ended the writing; later segments are discarded.
     """
 
-    def __init__(self, folder: Path, rows: int = 0, last_step: int = -1, written: int = 0) -> None:
+    def __init__(
+        self, folder: Path, rows: int = 0, last_step: int = -1, written: int = 0, keeper: Keeper | None = None
+    ) -> None:
         self.folder = folder
+        self._keeper = keeper or ExactKeeper()
         self.rows = rows
         self.last_step = last_step
         self.written = written
@@ -140,16 +145,25 @@ class SegmentWriter:
         while (job := self._queue.get()) is not None:
             self._write(*job)
             del job  # while the thread waits, it keeps no block and no optimizer's state
+        try:
+            if self.failure is None:
+                self._put(self._keeper.finish())
+        except Exception as error:
+            self.failure = error
 
     def _write(self, content: SegmentContent, done: Callable[[], None]) -> None:
         try:
             if self.failure is None:
-                path = write_segment(self.folder, content)
-                self.written += path.stat().st_size
-                self.rows += len(content.steps)
-                self.last_step = int(content.steps[-1])
+                self._put(self._keeper.take(content))
         except Exception as error:  # whatever it is, the training hears of it at its next step
             self.failure = error
         finally:
             done()
             self._free.release()
+
+    def _put(self, due: Due) -> None:
+        for content, kept in due:
+            path = write_segment(self.folder, content, kept)
+            self.written += path.stat().st_size
+            self.rows += len(content.steps)
+            self.last_step = int(content.steps[-1])

@@ -240,7 +240,7 @@ def _components(t: Trajectory, points: Points, k: int, about: _About) -> Directi
 
 def _randomized(t: Trajectory, points: Points, rows: tuple[int, int], k: int, about: _About) -> tuple[Components, int]:
     """Components of points that are made of the rows `first` to `last`, and how often these were read."""
-    columns = slice(0, t.space.size) if about.layer is None else t.space.layer(about.layer).span
+    columns = t.columns_of(about.layer)
     squares: list[float] = []
 
     def watched() -> Iterator[tuple[slice, Tensor]]:
