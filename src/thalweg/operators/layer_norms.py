@@ -94,18 +94,19 @@ class _Slope(torch.autograd.Function):
         bent = flat if weight is None else flat * weight.reshape(-1)
         across = scale * (bent * normal).mean(1, keepdim=True)  # r c
         ctx.like = x.shape
-        ctx.save_for_backward(flat, weight, normal, scale, by_x.reshape(rows), across)
+        ctx.save_for_backward(flat, weight, normal, scale, by_x, across)
         return by_x, by_weight, by_bias
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
-        gradient, weight, normal, scale, slope, across = ctx.saved_tensors
+        gradient, weight, normal, scale, by_x, across = ctx.saved_tensors
+        slope = by_x.reshape(gradient.shape)
         v = None if v is None else v.reshape(gradient.shape)
         a = None if a is None else a.reshape(-1)
         along = None if v is None else (v * normal).mean(1, keepdim=True)  # m(v x̂)
         aimed = None if v is None or along is None else scale * _projected(v, normal, along)
-        by_gradient = by_weight = by_x = None
+        by_gradient = by_weight = by_input = None
         if ctx.needs_input_grad[0]:
             parts = [] if aimed is None else [aimed if weight is None else aimed * weight.reshape(-1)]
             parts += [] if a is None else [a * normal]
@@ -114,8 +115,8 @@ class _Slope(torch.autograd.Function):
         if ctx.needs_input_grad[2] and aimed is not None:
             by_weight = (gradient * aimed).sum(0).reshape(weight.shape)
         if ctx.needs_input_grad[1]:
-            by_x = _by_x(gradient, normal, scale, slope, across, v, a, along)
-        shaped = [None if found is None else found.reshape(ctx.like) for found in (by_gradient, by_x)]
+            by_input = _by_x(gradient, normal, scale, slope, across, v, a, along)
+        shaped = [None if found is None else found.reshape(ctx.like) for found in (by_gradient, by_input)]
         return (*shaped, by_weight, None, None, None, None)
 
 
