@@ -1,10 +1,10 @@
 """What recording costs a training: paired, interleaved runs with and without it.
 
-    python -m benchmarks.recording [--workload mlp-17k ...] [--repeats 7] [--seconds 4] [--folder DIR] [--every 1]
+    python -m benchmarks.recording [--trainings mlp-17k ...] [--repeats 7] [--seconds 4] [--folder DIR] [--every 1]
 
 Each repeat trains the same model on the same batches twice, plain and recorded, in an order that changes from repeat to
 repeat. The batches are random numbers, since their values cost nothing; models and optimizers are those of the built-in
-tasks. Prints a Markdown table, and one JSON line for each workload to standard error.
+tasks. Memory is that of processes of their own, plain and recorded. Writes a section into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import itertools
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.results import Report, options
+from benchmarks.workloads import WORKLOADS
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,6 +36,15 @@ from thalweg.tasks.characters import CharacterTransformer
 from thalweg.tasks.resnet import ResNet
 
 BATCHES = 8
+MEMORY_STEPS = 150
+ROOT = Path(__file__).parents[1]
+ABOUT = """## What recording costs a training
+
+Pairs of the same training, plain and recorded, interleaved. *overhead*: of the median and of the mean time of a step;
+in brackets the least and the largest of the pairs. *steps a row*: 1 unless the disk could not follow. *waited*: share
+of its time that the training waited for the disk. *more memory*: peak of the process with a recorder over its peak
+without one; beside it what `recorder.forecast` allows: blocks of weights, those that wait for the disk included. The
+optimizers are SGD with momentum, and AdamW for the transformer."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +162,66 @@ def train(
     return Cost(statistics.median(warm), statistics.fmean(warm), close, int(about["rows"]), about["seconds_waited"])
 
 
+def start(name: str) -> tuple[nn.Module, list[Any]]:
+    """The model of a training and its batches.
+
+    Args:
+        name: one of TRAININGS.
+    """
+    draw = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TRAININGS[name].model()
+    return model, [TRAININGS[name].batch(draw) for _ in range(BATCHES)]
+
+
+def peak(name: str, folder: Path | None) -> int:
+    """Peak resident bytes of a process that trains.
+
+    Args:
+        name: one of TRAININGS.
+        folder: for the recording; None for none.
+    """
+    code = "import sys; from benchmarks.recording import alone; alone(*sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, str(folder or "")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1])
+
+
+def alone(name: str, folder: str) -> None:
+    """Train a little, and print this process's peak.
+
+    Args:
+        name: one of TRAININGS.
+        folder: for the recording; empty for none.
+    """
+    model, batches = start(name)
+    train(TRAININGS[name], model, batches, MEMORY_STEPS, Path(folder) if folder else None, 1)
+    status = Path("/proc/self/status").read_text()  # getrusage gives the parent's peak where that was higher
+    print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+
+
+def memory(name: str, home: Path) -> dict[str, float]:
+    """Memory with a recorder and without, medians of three.
+
+    Args:
+        name: one of TRAININGS.
+        home: for the recordings.
+    """
+    plain = [peak(name, None) for _ in range(3)]
+    recorded = [peak(name, home / f"{name}-memory-{number}") for number in range(3)]
+    model, _ = start(name)
+    recorder = watch(model, None, home / f"{name}-forecast")
+    recorder.close()
+    for folder in home.glob(f"{name}-*"):
+        shutil.rmtree(folder)
+    return {
+        "more_memory": statistics.median(recorded) - statistics.median(plain),
+        "allowed_memory": recorder.forecast.memory_bytes,
+    }
+
+
 def measure(name: str, repeats: int, seconds: float, home: Path, every: int) -> dict[str, Any]:
     """Pairs of runs, and what they say.
 
@@ -161,11 +233,7 @@ def measure(name: str, repeats: int, seconds: float, home: Path, every: int) -> 
         every: steps to a row.
     """
     training = TRAININGS[name]
-    draw = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = training.model()
-    batches = [training.batch(draw) for _ in range(BATCHES)]
+    model, batches = start(name)
     steps = max(40, int(seconds / train(training, model, batches, 30, None, every).median))
     pairs: list[tuple[Cost, Cost]] = []
     for repeat in range(repeats):
@@ -180,6 +248,7 @@ def measure(name: str, repeats: int, seconds: float, home: Path, every: int) -> 
         "parameters": parameters,
         "steps": steps,
         "limit": training.limit,
+        **memory(name, home),
         **summary(pairs, steps),
     }
 
@@ -222,32 +291,39 @@ def line(found: dict[str, Any]) -> str:
         f"{found['steps_per_row']:.2f}",
         f"{100 * found['waited_share']:.1f} %",
         f"{found['close']:.2f} s",
+        f"{found['more_memory'] / 2**20:.0f} of {found['allowed_memory'] / 2**20:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 HEAD = (
-    "| training | P | step | overhead of the median step | of the mean step | limit | steps a row | waited | close |\n"
-    "|---|---|---|---|---|---|---|---|---|"
+    "| training | P | step | overhead of the median step | of the mean step | asked | steps a row | waited | close | "
+    "more memory, MiB |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recording", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workload", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
-    parser.add_argument("--repeats", type=int, default=7)
+    parser: argparse.ArgumentParser = options("recording", __doc__, repeats=7)
+    parser.add_argument("--trainings", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
     parser.add_argument("--seconds", type=float, default=4.0, help="of one run, about")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument(
         "--folder", type=Path, default=None, help="on the disk to record to; a temporary one unless said"
     )
     chosen = parser.parse_args(arguments)
-    print(HEAD)
+    if set(chosen.workload) != set(WORKLOADS):
+        print("recording has trainings of its own; nothing to do for some workloads")
+        return
+    report = Report("recording", "recording", ABOUT, chosen, arguments)
+    lines = list(HEAD)
+    seconds, repeats = (0.2, 1) if chosen.quick else (chosen.seconds, chosen.repeats)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as home:
-        for name in chosen.workload:
-            found = measure(name, chosen.repeats, chosen.seconds, Path(home), chosen.every)
-            print(line(found), flush=True)
-            print(json.dumps(found), file=sys.stderr, flush=True)
+        for name in chosen.trainings:
+            found = measure(name, repeats, seconds, Path(home), chosen.every)
+            lines.append(line(found))
+            print(lines[-1], flush=True)
+    report.section("trainings", f"{repeats} pairs of about {seconds:g} s each", lines)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,21 @@ from benchmarks.peer_measure import say
 from benchmarks.workloads import WORKLOADS, load, prepare
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-SCRIPTS = ("peers", "peers given", "products", "overhead", "layers", "warm", "growth", "pca")
-PARTS = ("about", *WORKLOADS, "samples", "parameters", "pairs", "plot", "exact", "long", "large")
+SCRIPTS = ("peers", "peers given", "products", "overhead", "layers", "warm", "growth", "recording", "pca", "sketch")
+PARTS = (
+    "about",
+    *WORKLOADS,
+    "samples",
+    "parameters",
+    "pairs",
+    "exact",
+    "long",
+    "large",
+    "trainings",
+    "digits",
+    "characters",
+    "plot",
+)
 ORDER = [f"{script}: {part}" for script in SCRIPTS for part in PARTS]
 _SECTION = re.compile(r"<!-- (?!end of )([^>]*?) -->\n(.*?)\n<!-- end of \1 -->\n*", re.DOTALL)
 _BEGINNING = "# Benchmarks\n\nWritten by `make bench`."

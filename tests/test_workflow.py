@@ -267,3 +267,29 @@ def test_control_c_ends_the_analysis_and_not_only_one_search(tmp_path: Path, mon
     monkeypatch.setattr(KeptGraphs, "multiply", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tw.analyse(tmp_path / "run", problem, settings=Settings(k=2, components=(2,), stages=1))
+
+
+def test_a_sketched_run_is_analysed_where_its_weights_are_known(tmp_path: Path) -> None:
+    """The curvature is that of exact weights; what the sketch cannot tell is said, and chance is counted with it."""
+    model = nn.Sequential(nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    batches = data()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with tw.watch(model, optimizer, tmp_path / "run", keep="sketch", sketch_width=64, segment_rows=16):
+        for step in range(200):
+            optimizer.zero_grad()
+            cross_entropy(model, batches[step % 3]).backward()
+            optimizer.step()
+    problem = tw.Problem(model, cross_entropy, batches)
+    result = tw.analyse(tmp_path / "run", problem, settings=SETTINGS)
+    t = tw.open_run(tmp_path / "run").trajectory
+    # an anchor stands before row 32, since momenta are kept there: the sums end at 31, 95, 159 and 199
+    assert [stage["step"] for stage in result["stages"]] == [95, 199]
+    assert {stage["step"] for stage in result["stages"]} <= set(t.known_steps.tolist())
+    assert result["loss"]["train"] == pytest.approx(problem.loss(), rel=1e-4)
+    for row in result["stages"][-1]["agreement"]:
+        for null in row["nulls"].values():
+            assert 1.5 * row["components"] / 303 < null["expected"] < 1.6 * row["components"] / 64
+    assert result["run"]["keep"]["form"] == "sketch"
+    pages = [path.read_text(encoding="utf-8") for path in tw.report(tmp_path / "run", ("en", "ja"))]
+    assert any("at most 64 numbers a layer" in page for page in pages)
+    assert any("最大 64 個の数" in page for page in pages)

@@ -115,7 +115,7 @@ class CurvatureOperators(ABC):
     ) -> GradientGraphs:
         """Gradient graphs that several operators can share; arguments as for `hessian`."""
         _check_chunk(chunk)
-        losses, chunking = fitted_chunks(self, GradientKind(), chunk, layers)
+        losses, chunking = fitted_chunks(self, GradientKind(), chunk, layers, memory_budget)
         return gradient_graphs(losses, memory_budget, layers, chunking)
 
     @overload
@@ -349,7 +349,7 @@ class CurvatureOperators(ABC):
         self.space.chosen(layers)
         _check_chunk(chunk)
         kind = OutputKind(evaluate, f"problem.{name}()")
-        losses, chunking = fitted_chunks(self, kind, chunk, layers)
+        losses, chunking = fitted_chunks(self, kind, chunk, layers, memory_budget)
         return KeptGraphs(losses, kind, memory_budget, layers, chunking)
 
 

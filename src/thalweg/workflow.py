@@ -380,6 +380,7 @@ def describe_run(run: Run[Trajectory]) -> dict[str, Any]:
         "steps": [int(trajectory.starts[0]), int(trajectory.steps[-1])],
         "rows": len(trajectory),
         "every": trajectory.every,
+        "keep": trajectory.keeping.to_json(),
         "parameters": run.space.size,
         "layers": len(run.space.layers),
         "frozen": len(run.space.frozen),

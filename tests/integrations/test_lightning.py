@@ -122,7 +122,9 @@ def test_two_optimizers_stepped_by_hand(tmp_path: Path) -> None:
 
 def test_every_and_a_budget_reach_the_recorder(tmp_path: Path) -> None:
     net = Net()
-    make_trainer(ThalwegCallback(tmp_path / "run", every=5, budget="1MiB")).fit(net, loader())
+    callback = ThalwegCallback(tmp_path / "run", every=5, budget="1MiB")
+    make_trainer(callback).fit(net, loader())
+    assert callback.recorder.forecast.steps == 12
     t = open_run(tmp_path / "run").trajectory
     assert t.steps.tolist() == [4, 9, 11]
     assert torch.equal(t.weights(9), net.noted.after[9])

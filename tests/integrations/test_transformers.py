@@ -121,6 +121,16 @@ def test_each_training_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert torch.equal(open_run(tmp_path / "run-2").trajectory.weights(-1), first.after[-1])
 
 
+def test_with_a_budget_what_fits_the_steps_to_come_is_kept(tmp_path: Path) -> None:
+    callback = ThalwegCallback(tmp_path / "run", budget="1MiB")
+    make_trainer(tmp_path, Net(), callback, max_steps=3).train()
+    assert callback.recorder.forecast.steps == 3
+    callback = ThalwegCallback(tmp_path / "other", budget="1MiB", keep="bfloat16")
+    make_trainer(tmp_path, Net(), callback, max_steps=3).train()
+    assert callback.recorder.forecast.steps is None
+    assert callback.recorder.forecast.keeping.form == "bfloat16"
+
+
 def test_overwrite_removes_the_run_in_the_way_and_not_the_one_just_made(tmp_path: Path) -> None:
     make_trainer(tmp_path, Net(), ThalwegCallback(tmp_path / "run"), max_steps=3).train()
     callback = ThalwegCallback(tmp_path / "run", overwrite=True)

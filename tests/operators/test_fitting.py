@@ -16,6 +16,7 @@ from thalweg.errors import InputError
 from thalweg.losses import Loss
 from thalweg.memory import saved_bytes
 from thalweg.operators import fitting
+from thalweg.operators.chunking import SMALLEST
 from thalweg.operators.fitting import HEADROOM, graph_size
 from thalweg.operators.hessian import GradientKind
 from thalweg.problem import Problem
@@ -51,6 +52,22 @@ def test_the_size_is_foreseen_from_a_few_samples(case: Problem) -> None:
     linear = graph_size(case, GradientKind(), None, 600, room=1e12)
     assert linear is not None
     assert linear.of(600) > 5 * actual  # by four samples alone, which is enough where all fits anyway
+
+
+@pytest.mark.parametrize("samples", [300, 40, 3])
+def test_with_a_budget_no_graph_is_larger_than_that(case: Problem, samples: int) -> None:
+    size = graph_size(case, GradientKind(), None, 10**9, 1.0)
+    assert size is not None
+    operator = case.hessian(memory_budget=fitting.PARTS * size.of(samples))
+    about = operator.describe()
+    assert about["chunk_reason"] == "memory"
+    assert about["chunk"] == max(samples, SMALLEST)
+    assert operator.graphs.bytes_each <= 1.1 * size.of(max(samples, SMALLEST))
+    assert about["graphs_kept"] * operator.graphs.bytes_each <= 1.1 * fitting.PARTS * size.of(samples)
+    vector = random_vector(case.space.size)
+    assert relative_error(operator @ vector, case.hessian() @ vector) < 1e-12
+    assert case.hessian(memory_budget=fitting.PARTS * size.of(1200)).describe()["chunk"] is None
+    assert case.hessian(memory_budget=size.of(40), chunk=None).describe()["chunk"] is None
 
 
 def test_a_chunk_that_fits_is_chosen(monkeypatch: pytest.MonkeyPatch, case: Problem) -> None:

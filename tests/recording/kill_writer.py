@@ -1,8 +1,9 @@
 """A training that is there to be killed, and what a plain loop gives.
 
-Run as a script it is a parent that imports torch once, then reads folder names from standard input and forks a
-child for each: the child records a deterministic training without end in tiny segments, so that it is nearly always
-in the middle of writing one. It prints the child's process id. The child never finishes by itself.
+Run as a script it is a parent that imports torch once, then reads folder names from standard input, each with the way
+in which updates are kept behind a tab, and forks a child for each: the child records a deterministic training without
+end in tiny segments, so that it is nearly always in the middle of writing one. It prints the child's process id. The
+child never finishes by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import thalweg.recording as recording
+
+WIDTH = 20
 
 
 def toy() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -46,9 +49,9 @@ _training = toy()
 _seen = [torch.cat([p.detach().reshape(-1) for p in _training[0].parameters()])]
 
 
-def child(folder: str, pause: float = 0.0) -> None:
+def child(folder: str, keep: str, pause: float = 0.0) -> None:
     model, optimizer = toy()
-    recording.watch(model, optimizer, folder, segment_rows=3)
+    recording.watch(model, optimizer, folder, segment_rows=3, keep=keep, sketch_width=WIDTH, flush_seconds=0.01)
     number = 0
     while True:
         step(model, optimizer, number)
@@ -63,7 +66,7 @@ def main() -> None:
         started = os.fork()
         if started == 0:
             try:
-                child(line.strip())
+                child(*line.strip().split("\t"))
             finally:
                 os._exit(1)
         print(started, flush=True)

@@ -42,6 +42,9 @@ def test_a_whole_run(seen: Any) -> None:
     assert found["trajectory"] | {"seconds": 0.0} == {
         "rows": 20,
         "every": 1,
+        "keep": {"form": "exact"},
+        "lost": [],
+        "steps_with_weights": 21,
         "segments": 3,
         "first_step": 0,
         "last_step": 19,

@@ -16,12 +16,13 @@ import torch
 
 from tests.recording.kill_writer import by_hand, toy
 from thalweg.recording import Trajectory, open_run, watch
+from thalweg.recording.rounding import STEP
 
 ROOT = Path(__file__).parents[2]
 FINISHED = re.compile(r"\d{6}-\d{6}\.[0-9a-f]{8}\.safetensors")
 
 
-def kill_some(tmp_path: Path, count: int, seed: int) -> dict[str, int]:
+def kill_some(tmp_path: Path, count: int, seed: int, keep: str = "exact") -> dict[str, int]:
     """Kill recordings at random moments after their first sign of life and check each; how many there were of what."""
     draw = random.Random(seed)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
@@ -44,7 +45,7 @@ def kill_some(tmp_path: Path, count: int, seed: int) -> dict[str, int]:
         assert parent.stdout is not None
         for number in range(count):
             folder = tmp_path / f"run{number}"
-            parent.stdin.write(f"{folder}\n")
+            parent.stdin.write(f"{folder}\t{keep}\n")
             parent.stdin.flush()
             process = int(parent.stdout.readline())
             while not (folder / "manifest.json").is_file():
@@ -54,7 +55,7 @@ def kill_some(tmp_path: Path, count: int, seed: int) -> dict[str, int]:
             os.kill(process, signal.SIGKILL)
             assert parent.stdout.readline() == "gone\n"
             figures["kills"] += 1
-            check(folder, before, figures)
+            check(folder, before, figures, keep)
         parent.stdin.close()
     return figures
 
@@ -75,13 +76,42 @@ def check_rows(t: Trajectory) -> None:
             assert torch.equal(t.weights(step), truth[step + 1])
 
 
-def check(folder: Path, before: set[str], figures: dict[str, int]) -> None:
+def check_rounded_rows(t: Trajectory) -> None:
+    """Rows in bfloat16 are true to two roundings, and weights to one of one update."""
+    if len(t):
+        truth = by_hand(int(t.steps[-1]) + 1)
+        updates = t.updates(0, int(t.steps[-1]) + 1)
+        before = torch.cat([torch.zeros(1, updates.shape[1]), updates[:-1]]).abs()
+        error = (updates - (truth[t.steps + 1] - truth[t.starts])).abs()
+        assert bool((error <= STEP * (updates.abs() + before) + 1e-6).all())
+        for step in (-1, int(t.steps[0]), int(t.steps[len(t) // 2]), int(t.steps[-1])):
+            assert float((t.weights(step) - truth[step + 1]).abs().max()) <= STEP * float(updates.abs().max()) + 1e-6
+
+
+def check_sketched_rows(t: Trajectory) -> None:
+    """Rows are sketches of the truth, and weights where sums end are true to their rounding."""
+    if len(t):
+        truth = by_hand(int(t.steps[-1]) + 1)
+        assert t.sketch is not None
+        drawn = t.sketch.of(truth[t.steps + 1] - truth[t.starts])
+        scale = float(torch.diagonal(t.gram()).max())
+        assert float((t.gram() - drawn @ drawn.T).abs().max()) <= 1e-4 * scale
+        moved = (truth[1:] - truth[:-1]).abs().sum(dim=0).max()
+        for step in t.known_steps.tolist():
+            assert float((t.weights(step) - truth[step + 1]).abs().max()) <= STEP * float(moved)
+
+
+CHECKS = {"exact": check_rows, "bfloat16": check_rounded_rows, "sketch": check_sketched_rows}
+
+
+def check(folder: Path, before: set[str], figures: dict[str, int], keep: str) -> None:
     t = open_run(folder).trajectory
     figures["opened"] += 1
     assert t.damaged == ()
     assert t.gaps == ()
     assert before <= {segment.path.name for segment in t.segments} == finished(folder)
-    check_rows(t)
+    assert t.starts.tolist() == [0, *(t.steps[:-1] + 1).tolist()][: len(t)]
+    CHECKS[keep](t)
     figures["without a segment"] += not t.segments
     figures["segments"] += len(t.segments)
     figures["rows"] += len(t)
@@ -95,6 +125,21 @@ def test_a_few_kills(tmp_path):
     figures = kill_some(tmp_path, 5, seed=1)
     assert figures["opened"] == 5
     assert figures["segments"] > 0
+
+
+@pytest.mark.parametrize("keep", ["bfloat16", "sketch"])
+def test_a_few_kills_of_runs_that_keep_less(tmp_path, keep):
+    figures = kill_some(tmp_path, 2, seed=3, keep=keep)
+    assert figures["opened"] == 2
+    assert figures["segments"] > 0
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("keep", ["bfloat16", "sketch"])
+def test_twenty_five_kills_of_runs_that_keep_less(tmp_path, keep):
+    figures = kill_some(tmp_path, 25, seed=4, keep=keep)
+    print("\n", keep, figures)
+    assert figures["opened"] == 25
 
 
 @pytest.mark.prove

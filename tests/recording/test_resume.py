@@ -271,7 +271,7 @@ WRITER = """
 import sys
 sys.path[:0] = [{root!r}, {root!r} + "/src"]
 from tests.recording.kill_writer import child
-child({folder!r}, pause=0.002)
+child({folder!r}, "exact", pause=0.002)
 """
 
 

@@ -54,7 +54,7 @@ class ThalwegCallback(RecordingCallback):
         self._counted = int(trainer.global_step)
         self._seen = {}
         if trainer.is_global_zero:
-            self._session.begin(pl_module, trainer.optimizers)
+            self._session.begin(pl_module, trainer.optimizers, _steps_to_come(trainer))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep what was logged, if an optimizer made a step."""
@@ -111,3 +111,11 @@ def _loss(trainer: Any, pl_module: Any, outputs: Any) -> dict[str, Any]:
 def _same(value: Any, before: Any) -> bool:
     both = isinstance(value, Tensor) and isinstance(before, Tensor)
     return both and value.data_ptr() == before.data_ptr() and value.numel() > 0
+
+
+def _steps_to_come(trainer: Any) -> float | None:
+    """Steps that the trainer will make; None where it does not know."""
+    try:
+        return float(trainer.estimated_stepping_batches) - float(trainer.global_step)
+    except Exception:  # a loader without a length, say
+        return None

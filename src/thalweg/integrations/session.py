@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _OWN = ("model", "optimizer", "folder")
 _FOLDERS = 10_000
+_ENDLESS = 2**40
+"""Steps from which on a trainer says that it does not know when it ends."""
 
 
 class Session:
@@ -54,8 +56,14 @@ class Session:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recorder": None}  # a recording stays in the process that began it
 
-    def begin(self, model: nn.Module, optimizers: Sequence[Any]) -> Recorder | None:
-        """Begin to record a training; what cannot be recorded is one warning."""
+    def begin(self, model: nn.Module, optimizers: Sequence[Any], steps: float | None = None) -> Recorder | None:
+        """Begin to record a training; what cannot be recorded is one warning.
+
+        Args:
+            model: what is trained.
+            optimizers: in the order in which they step.
+            steps: that the trainer will make, as far as it knows; with a budget they say what fits, unless `keep` does.
+        """
         self.end()
         self.recorder = None
         try:
@@ -65,7 +73,10 @@ class Session:
                 return None
             folder = self._next_folder()
             chosen: Any = optimizers[0] if len(optimizers) == 1 else list(optimizers)
-            self.recorder = watch(model, chosen, folder, **self.options)
+            options = self.options
+            if options.get("budget") is not None and options.get("keep") is None and steps and 1 <= steps < _ENDLESS:
+                options = {"steps": int(steps), **options}
+            self.recorder = watch(model, chosen, folder, **options)
             self.folders.append(folder)
         except Exception as error:
             warn(f"thalweg does not record this training: {_words(error)}")
@@ -109,7 +120,7 @@ class RecordingCallback:
     Args:
         folder: the run folder; where it holds a run, the next free name is taken.
         every: optimizer steps that are summed into one row.
-        budget: bytes on disk, as `thalweg.watch` takes it.
+        budget: bytes on disk, as `thalweg.watch` takes it; where the trainer knows its steps, what fits is kept.
         scalars: whether to keep what is logged.
         options: further arguments of `thalweg.watch`.
 

@@ -48,7 +48,7 @@ class ThalwegCallback(RecordingCallback):
         self._began = int(state.global_step)
         if not state.is_world_process_zero:
             return
-        recorder = self._session.begin(model, [optimizer])
+        recorder = self._session.begin(model, [optimizer], state.max_steps - state.global_step)
         if recorder is not None:
             try:
                 note_lora(model, recorder.folder)

@@ -64,8 +64,8 @@ class Chunking:
     Attributes:
         size: samples of a chunk; None keeps the batches as given.
         reason: "timed", "given", "joined" (small batches of many small samples), "small" (nothing to gain),
-            "memory" (the batches as given do not fit), "coupled" (loss or gradient changed), "indivisible" or
-            "failed" (a loss that was not finite).
+            "memory" (the batches as given do not fit, or not into a budget), "coupled" (loss or gradient changed),
+            "indivisible" or "failed" (a loss that was not finite).
         seconds: time of a product for each sample, by size; size 0 stands for the batches as given.
     """
 

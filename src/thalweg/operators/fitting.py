@@ -16,7 +16,7 @@ import torch
 from thalweg.errors import InputError, NoSecondDerivativeError
 from thalweg.memory import free_memory
 from thalweg.operators.base import BatchLosses
-from thalweg.operators.chunking import Choppable, Chunking, choose_chunks, same_loss_and_gradient
+from thalweg.operators.chunking import SMALLEST, Choppable, Chunking, choose_chunks, same_loss_and_gradient
 from thalweg.operators.graphs import KeptGraphs, Kind
 from thalweg.operators.twice import check_custom_functions, naming_operations, watched
 from thalweg.space import LayerChoice
@@ -29,6 +29,10 @@ PROBE = 4
 
 HEADROOM = 0.8
 """The share of the free memory that one graph may take: a backward pass through it needs room of its own."""
+
+
+PARTS = 4
+"""A budget is to hold at least so many graphs, so that rebuilding one more adds little to it."""
 
 
 class Measurable(Choppable, Protocol):
@@ -61,15 +65,23 @@ class GraphSize:
 
 
 def fitted_chunks(
-    losses: Measurable, kind: Kind[G], size: int | str | None, layers: LayerChoice | None = None
+    losses: Measurable,
+    kind: Kind[G],
+    size: int | str | None,
+    layers: LayerChoice | None = None,
+    budget: int | None = None,
 ) -> tuple[BatchLosses, Chunking]:
     """The losses in chunks whose graphs fit into the free memory; `choose_chunks` where the batches as given do.
+
+    With "auto" and a budget a chunk's graph is no larger than one of `PARTS` parts of it, on trial or rebuilt for each
+    product beside those that are kept, as far as that leaves `SMALLEST` samples.
 
     Args:
         losses: the problem.
         kind: of the graphs that will be built.
         size: samples of a chunk, "auto", or None for the batches as given.
         layers: that the graphs are for.
+        budget: bytes for kept graphs, if they were said; 0 keeps none and says nothing of one.
 
     Raises:
         NoSecondDerivativeError: if torch cannot differentiate an operation twice.
@@ -77,12 +89,22 @@ def fitted_chunks(
     """
     largest = max(losses.survey.samples)
     free = free_memory(losses.parameters()[0].device)
-    graph = graph_size(losses, kind, layers, largest, HEADROOM * free)
+    room = HEADROOM * free
+    graph = graph_size(losses, kind, layers, largest, min(room, budget / PARTS) if budget else room)
     most = largest if graph is None else graph.samples(HEADROOM * free)
     asked = largest if size is None else most if isinstance(size, str) else size
     with naming_operations(losses):
-        if graph is None or max(largest, asked) <= most:
-            return choose_chunks(losses, size, None if graph is None else most)
+        if graph is None:
+            return choose_chunks(losses, size)
+        if max(largest, asked) <= most:
+            cap = min(most, max(graph.samples(budget / PARTS), SMALLEST)) if budget else most
+            chosen, chunking = choose_chunks(losses, size, cap)
+            if size != "auto" or chunking.size is not None or largest <= cap:
+                return chosen, chunking
+            cut = losses.chopped(cap)
+            if cut is None or not same_loss_and_gradient(losses, cut):
+                return chosen, chunking
+            return cut, Chunking(cap, "memory", chunking.seconds)
         if asked > most:
             raise InputError(_too_large(graph, asked, most, free, _can_be_cut(losses, most)))
         cut = losses.chopped(asked) if asked else None

@@ -142,6 +142,9 @@ def _trajectory(t: Trajectory) -> dict[str, Any]:
     return {
         "rows": len(t),
         "every": t.every,
+        "keep": t.keeping.to_json(),
+        "lost": t.keeping.lost(t.every),
+        "steps_with_weights": len(t.known_steps),
         "segments": len(t.segments),
         "first_step": int(t.starts[0]) if len(t) else None,
         "last_step": int(t.steps[-1]) if len(t) else None,

@@ -54,7 +54,7 @@ def _from_sums(segments: Sequence[Segment]) -> dict[int, tuple[Segment, ...]]:
 
 def weights_after(way: Sequence[Segment], step: int, sketched: bool) -> Tensor:
     """The weights `(P,)` after a step, along a way that `known_steps` gave for it."""
-    weights = way[0].tensor("anchor")
+    weights = way[0].tensor("anchor").clone()  # what was read is the file's own memory
     if sketched:
         for segment in way:
             if segment.sum_after is not None and int(segment.steps[-1]) <= step:

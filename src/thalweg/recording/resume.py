@@ -60,6 +60,7 @@ def take_up(folder: Path, fresh: Mapping[str, Any], keep: str | None = None) -> 
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder} has a damaged manifest ({error}); record into another folder") from error
     here = describe_process() | {"at": now(), "first_row": left.rows, "after_step": left.last_step}
+    here["state_at_start"] = fresh["optimizer"]["state_at_start"]
     budget = fresh["budget"] if fresh["budget"] is not None else manifest.get("budget")
     return manifest | {"every": every, "budget": budget, "resumed": [*earlier, here]}, left
 

@@ -74,6 +74,15 @@ class Sketch:
 
         return self._apply(piece, len(weights) - 1, weights.dtype)
 
+    def of_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Sketches of rows: `(n, P)` gives `(n, D)` in the same dtype."""
+
+        def piece(columns: slice) -> NDArray[Any]:
+            found: NDArray[Any] = rows[:, columns]
+            return found
+
+        return self._apply(piece, len(rows), rows.dtype)
+
     def of(self, vectors: Tensor) -> Tensor:
         """Sketches of vectors `(k, P)`: float64 `(k, D)`, on the CPU."""
 

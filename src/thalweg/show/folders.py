@@ -20,6 +20,8 @@ def inspection_text(about: Mapping[str, Any]) -> str:
         f" ({space['frozen']} frozen, {space['tied']} tied), {space['dtype']}",
         f"optimizer   {about['optimizer']['class']}, {len(about['optimizer']['groups'])} groups",
         f"trajectory  {t['rows']:,} rows of {t['every']} steps, {steps}, {t['segments']} segments",
+        f"kept        {_kept(t)}, weights after {t['steps_with_weights']:,} steps",
+        *(f"lost        {sentence}" for sentence in t["lost"]),
         f"disk        {in_bytes(size['folder'])}, of which segments {in_bytes(size['segments'])}",
     ]
     if about["results"]:
@@ -27,6 +29,13 @@ def inspection_text(about: Mapping[str, Any]) -> str:
     if about["scalars"]:
         lines += ["", *str(Table.of([{**row, "name": shown(row["name"])} for row in about["scalars"]])).splitlines()]
     return "\n".join([shown(line) for line in lines] + ["", *(shown(line) for line in about["health"])])
+
+
+def _kept(t: Mapping[str, Any]) -> str:
+    form = t["keep"]["form"]
+    return {"exact": "every update, bit for bit", "bfloat16": "updates in bfloat16"}.get(
+        form, f"sketches of at most {t['keep'].get('width')} numbers a layer, and sums"
+    )
 
 
 def shown(text: object) -> str:

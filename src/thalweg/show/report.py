@@ -162,6 +162,12 @@ def _notices(analysis: Mapping[str, Any], words: Words) -> list[Markup]:
     if run.get("gaps"):
         gaps = ", ".join(f"{count(first)}–{count(stop - 1)}" for first, stop in run["gaps"])  # half-open
         notices.append(words("page.gaps", gaps=gaps))
+    keep = run.get("keep") or {}
+    if keep.get("form") == "bfloat16":
+        notices.append(words("page.kept.rounded", format="bfloat16", error="0.4 %"))
+    if keep.get("form") == "sketch":
+        floor = (max((analysis.get("settings") or {}).get("components") or [1])) / keep["width"]
+        notices.append(words("page.kept.sketch", width=count(keep["width"]), floor=f"{floor:.1g}"))
     if run.get("frozen"):
         notices.append(words("page.frozen", frozen=count(run["frozen"])))
     return notices

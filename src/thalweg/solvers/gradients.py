@@ -19,7 +19,7 @@ def gradient_map(t: Trajectory, rows: Tensor) -> Tensor:
 
     PyTorch's SGD: `m_t = β_t m_{t−1} + (1 − d) g_t` with `m_0 = g_0`, and `u_t = −η_t m_t`, or with Nesterov
     `u_t = −η_t (g_t + β_t m_t)`. Without Nesterov `m_t = −u_t/η_t` needs the row before; with it, m is carried on
-    from the first step of all.
+    from the first step of all. A run that was resumed with a new optimizer begins with `m = g` there again.
 
     Raises:
         InputError: if every > 1, another optimizer, groups with different settings, a learning rate of zero, or
@@ -30,20 +30,25 @@ def gradient_map(t: Trajectory, rows: Tensor) -> Tensor:
     dampening = float(settings["dampening"])
     nesterov, sign = bool(settings["nesterov"]), -1.0 if settings["maximize"] else 1.0
     needs_before = bool((betas[rows] != 0).any())
-    first = int(rows[0])
-    begin = (0 if nesterov else max(first - 1, 0)) if needs_before else first
+    first, anew = int(rows[0]), _rows_begun_anew(t)
+    begin = first
+    if needs_before and first not in anew:
+        begin = max((row for row in anew if row < first), default=0) if nesterov else max(first - 1, 0)
     used = torch.arange(begin, int(rows[-1]) + 1)
     if needs_before and bool((betas[used] == 0).any()):
         raise InputError("the momentum was 0 in some steps only; choose a window in which it was not, or always was")
     _check_rows_show_gradients(t, used)
     if needs_before:
-        _check_momentum_known(t, used, nesterov or begin == first)
-    fresh = int(t.starts[begin]) == 0
+        _check_momentum_known(t, used, (nesterov or begin == first) and begin not in anew)
+    if int(t.starts[begin]) == 0:
+        anew = anew | {begin}
     momentum = torch.zeros(len(t), dtype=torch.float64)
     out = []
     for row in used.tolist():
         beta = float(betas[row])
-        share = 1.0 if beta == 0 or (fresh and row == begin) else 1.0 - dampening
+        share = 1.0 if beta == 0 or row in anew else 1.0 - dampening
+        if row in anew:
+            momentum = torch.zeros_like(momentum)
         applied = torch.zeros(len(t), dtype=torch.float64)
         applied[row] = -1.0 / float(rates[row])
         if nesterov:
@@ -54,6 +59,17 @@ def gradient_map(t: Trajectory, rows: Tensor) -> Tensor:
             momentum = applied
         out.append(sign * gradient)
     return torch.stack(out)[first - begin :]
+
+
+def _rows_begun_anew(t: Trajectory) -> set[int]:
+    """The rows at which a resumed run began with an optimizer that had made no step."""
+    firsts = {int(r["first_row"]) for r in t.manifest.get("resumed", ()) if not r.get("state_at_start", True)}
+    found, row = set(), 0
+    for segment in t.segments:
+        if segment.first_row in firsts:
+            found.add(row)
+        row += len(segment)
+    return found
 
 
 def _sgd_settings(t: Trajectory) -> dict[str, Any]:

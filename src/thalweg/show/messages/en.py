@@ -9,8 +9,11 @@ TEXTS = {
     "page.other_language": "日本語",
     "page.made": "Analysed {created} with thalweg {thalweg} and torch {torch}.",
     "page.run": "{model}, {parameters} parameters in {layers} layers, trained with {optimizer} for {steps} steps.",
-    "page.every": "One of every {every} steps was recorded.",
+    "page.every": "Each recorded row is the sum of {every} steps.",
     "page.frozen": "Frozen parameters, left out: {frozen}",
+    "page.kept.rounded": "Updates were kept as {format}: each entry is off by up to {error}.",
+    "page.kept.sketch": "Of each update a sketch was kept, at most {width} numbers a layer: shares of captured energy "
+    "below about {floor} cannot be told from chance, and chance is counted with that.",
     "page.damaged": "Damaged and left out: {file} ({reason})",
     "page.gaps": "Steps missing from the recording: {gaps}",
     "page.foot": "This page is one file. It holds no script and sends no request.",

@@ -9,8 +9,11 @@ TEXTS = {
     "page.other_language": "English",
     "page.made": "{created} に thalweg {thalweg}、torch {torch} で分析。",
     "page.run": "{model}、パラメータ {parameters} 個、{layers} 層。{optimizer} で {steps} ステップ学習。",
-    "page.every": "記録は {every} ステップごと。",
+    "page.every": "記録の各行は {every} ステップの和。",
     "page.frozen": "凍結されていて対象外のパラメータ：{frozen}",
+    "page.kept.rounded": "更新量は {format} で保存（各成分の誤差は最大 {error}）。",
+    "page.kept.sketch": "更新量はスケッチ（層ごとに最大 {width} 個の数）として保存。捕捉エネルギーの"
+    "割合は約 {floor} 未満では偶然と区別できず、偶然の水準もそれを含めて計算。",
     "page.damaged": "破損のため除外：{file}（{reason}）",
     "page.gaps": "記録が欠けているステップ：{gaps}",
     "page.foot": "このページは単一のファイルです。スクリプトを含まず、外部との通信も行いません。",

@@ -1,0 +1,294 @@
+"""What a sketch of the updates tells, against the updates themselves, as a curve over its width d.
+
+    python -m benchmarks.sketch [--part digits characters] [--seeds 5]
+
+A training is recorded exactly; its updates are then sketched with several widths and seeds, as `watch(keep="sketch")`
+does it, and three things are asked of both: the Gram matrix, the share of the updates' energy that given directions
+capture (the five largest Hessian eigenvectors and the exact first ten components), and the direction of the drift, as
+the first component about zero gives it. Writes sections into benchmarks/RESULTS.md and the picture sketch.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from benchmarks.peer_measure import say
+from benchmarks.results import RESULTS, Report, options, write_section
+from benchmarks.workloads import WORKLOADS
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from thalweg.problem import Problem
+from thalweg.recording import open_run, watch
+from thalweg.recording.keeping import SUM_ROWS, Keeping
+from thalweg.recording.rebuilding import nearest_combination
+from thalweg.recording.sketches import Sketch
+from thalweg.show import style, svg
+from thalweg.show.palette import MARKERS, colour
+from thalweg.solvers import eigenpairs
+from thalweg.solvers.gram import principal_components
+from thalweg.task import Task
+from thalweg.tasks.characters import characters_task
+from thalweg.tasks.digits import digits_task, train
+
+COMPONENTS = 10
+PAIRS = 5
+ABOUT = """## What a sketch tells, over its width
+
+*Gram*: root mean square, over all pairs of updates and all seeds, of the error of their inner product over the product
+of their lengths; beside it what `trajectory.gram_error()` states. *captured*: the share of the updates' energy inside
+given directions, estimated from sketches of both less the exact share; root mean square over seeds. An estimate for k
+directions is too large by about k/d, which is where a random direction stands too and what the nulls use. *first
+component*: cosine with the exact one about zero (the drift's direction), of the combination of true updates that the
+sketched Gram matrix gives, and of what is rebuilt from bfloat16 sums over 64 rows; the least over the seeds."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is recorded.
+
+    Attributes:
+        title: for the table.
+        task: makes it.
+        steps: how many.
+        batch: samples of a step.
+        widths: of the sketches.
+    """
+
+    title: str
+    task: Callable[..., Task]
+    steps: int
+    batch: int
+    widths: tuple[int, ...]
+
+
+PARTS = {
+    "digits": Training(
+        "MLP 64-128-64-10 on digits, SGD with momentum, T = 512", digits_task, 512, 64, (64, 128, 256, 512, 1024, 2048)
+    ),
+    "characters": Training(
+        "4-layer character transformer, AdamW, T = 192", characters_task, 192, 16, (64, 256, 1024, 4096, 16384)
+    ),
+}
+
+Point = dict[str, float]
+
+
+def recorded(part: Training, steps: int, folder: Path) -> tuple[Tensor, Task]:
+    """Train and record exactly: the updates `(T, P)`, and the task as trained.
+
+    Args:
+        part: which.
+        steps: of the training.
+        folder: for the run.
+    """
+    task = part.task()
+    optimizer = task.optimizer(task.model)
+    samples = sum(len(batch[0]) for batch in task.train)
+    with watch(task.model, optimizer, folder) as recorder:
+        epochs = math.ceil(steps * part.batch / samples) + 1
+
+        def after_step(step: int, loss: float) -> None:
+            if step + 1 == steps:
+                recorder.close()
+
+        train(task, optimizer, epochs=epochs, batch=part.batch, after_step=after_step)
+    return open_run(folder).trajectory.updates(0, steps), task
+
+
+def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> list[Point]:
+    """The figures of each width.
+
+    Args:
+        updates: `(T, P)`.
+        task: as trained.
+        widths: of the sketches.
+        seeds: sketches of each width.
+    """
+    problem = Problem(task.model, task.loss, task.train)
+    space = problem.space
+    say("Hessian pairs")
+    pairs = eigenpairs(problem.hessian(), PAIRS, tol=1e-3).vectors.double()
+    rows = updates.double()
+    gram = rows @ rows.T
+    lengths = torch.diagonal(gram).sqrt()
+    first = principal_components(gram, COMPONENTS)
+    components = first.coefficients @ rows
+    blocks = torch.block_diag(*[torch.ones(1, len(part)) for part in torch.arange(len(rows)).split(SUM_ROWS)]).double()
+    sums = (blocks @ rows).bfloat16().double()
+    points = []
+    for width in widths:
+        say(f"width {width}")
+        seen: list[Point] = []
+        for seed in range(seeds):
+            sketch = Sketch(space, Keeping.sketched(width, seed))
+            drawn = torch.from_numpy(sketch.of_rows(updates.numpy())).double()
+            found = drawn @ drawn.T
+            error = (found - gram) / lengths[:, None] / lengths
+            stated = stated_variance(drawn, sketch, space.layers) / (lengths[:, None] * lengths) ** 2
+            one = principal_components(found, COMPONENTS)
+            held = blocks @ drawn
+            nearest = nearest_combination(one.coefficients[:1] @ drawn @ held.T, held @ held.T)
+            seen.append(
+                {
+                    "gram": float((error**2).mean()),
+                    "stated": float(stated.mean()),
+                    "hessian": captured(drawn, sketch.of(pairs)) - captured(rows, pairs),
+                    "components": captured(drawn, sketch.of(components)) - captured(rows, components),
+                    "explained": float(one.explained[0] / first.explained[0] - 1),
+                    "direction": cosine(one.coefficients[0] @ rows, components[0]),
+                    "rebuilt": cosine((nearest @ sums)[0], components[0]),
+                }
+            )
+        point: Point = {"width": width, "numbers": float(sketch.size)}
+        for name in ("gram", "stated"):
+            point[name] = statistics.fmean(one[name] for one in seen) ** 0.5
+        for name in ("hessian", "components", "explained"):
+            point[name] = statistics.fmean(one[name] ** 2 for one in seen) ** 0.5
+        for name in ("direction", "rebuilt"):
+            point[name] = min(one[name] for one in seen)
+        points.append(point)
+    whole = principal_components(gram, 1).coefficients @ rows
+    blocked = blocks @ rows
+    best = nearest_combination(whole @ blocked.T, blocked @ blocked.T) @ sums
+    points.append(
+        {
+            "width": math.inf,
+            "numbers": float(space.size),
+            "rebuilt": cosine(best[0], components[0]),
+            "hessian share": captured(rows, pairs),
+            "components share": captured(rows, components),
+        }
+    )
+    return points
+
+
+def stated_variance(drawn: Tensor, sketch: Sketch, layers: Sequence[Any]) -> Tensor:
+    """What `trajectory.gram_error()` squared is, `(T, T)`.
+
+    Args:
+        drawn: sketched rows.
+        sketch: that they were made with.
+        layers: of the parameter space.
+    """
+    total = torch.zeros(len(drawn), len(drawn), dtype=torch.float64)
+    for layer, kept in zip(layers, sketch.layers, strict=True):
+        if kept.size < layer.size:
+            gram = drawn[:, kept.span] @ drawn[:, kept.span].T
+            squares = torch.diagonal(gram)
+            total += (squares[:, None] * squares + gram**2) / kept.size
+    return total
+
+
+def captured(rows: Tensor, directions: Tensor) -> float:
+    """The share of the rows' energy inside orthonormal directions, as their inner products say."""
+    return float(((rows @ directions.T) ** 2).sum() / (rows**2).sum())
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Without its sign."""
+    return abs(float(a @ b / (a.norm() * b.norm())))
+
+
+def table(points: Sequence[Point]) -> list[str]:
+    """Lines of Markdown.
+
+    Args:
+        points: by `curve`; the last one is of no sketch.
+    """
+    exact = points[-1]
+    lines = [
+        "| d | numbers a row | Gram, error | stated | captured by Hessian pairs, error | by components, error "
+        "| first explained share, rel. error | first component, cosine | rebuilt from sums, cosine |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for point in points[:-1]:
+        cells = [f"{int(point['width']):,}", f"{int(point['numbers']):,}"]
+        cells += [f"{point[name]:.2g}" for name in ("gram", "stated", "hessian", "components", "explained")]
+        cells += [f"{point[name]:.4f}" for name in ("direction", "rebuilt")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        f"Of {int(exact['numbers']):,} numbers a row exactly: the Hessian pairs capture "
+        f"{exact['hessian share']:.3g} of the energy, the components {exact['components share']:.3g}; from exact inner "
+        f"products the sums rebuild the first component to a cosine of {exact['rebuilt']:.4f}, more no sketch can.",
+    ]
+
+
+PANELS = (
+    ("Gram matrix: error of unit updates", (("gram", "measured", "blue"), ("stated", "stated", "chance"))),
+    ("Captured share: error", (("hessian", "Hessian pairs", "blue"), ("components", "components", "orange"))),
+    ("First component: 1 − cosine", (("direction", "of true updates", "blue"), ("rebuilt", "from sums", "orange"))),
+)
+
+
+def draw(curves: dict[str, list[Point]], path: Path) -> None:
+    """All curves as one SVG whose text is text.
+
+    Args:
+        curves: measured points by part.
+        path: where to.
+    """
+    parts = [part for part in PARTS if curves.get(part)]
+    with mpl.rc_context(svg.SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(9.6, 2.9 * len(parts)), dpi=72, facecolor=colour("paper"), layout="constrained")
+        figure.set_canvas(FigureCanvasSVG(figure))
+        grid = figure.subplots(len(parts), len(PANELS), squeeze=False)
+        for row, part in zip(grid, parts, strict=True):
+            points = [point for point in curves[part] if math.isfinite(point["width"])]
+            widths = [point["width"] for point in points]
+            for axes, (label, lines) in zip(row, PANELS, strict=True):
+                for name, said, hue in lines:
+                    values = [1 - p[name] if name in ("direction", "rebuilt") else p[name] for p in points]
+                    marker = "--" if hue == "chance" else MARKERS[hue] + "-"
+                    axes.plot(widths, values, marker, color=colour(hue), markersize=5, linewidth=1.6, label=said)
+                axes.set_xscale("log", base=2)
+                axes.set_yscale("log")
+                axes.set_xlabel("width d", color=colour("muted"))
+                axes.set_title(f"{label}\n{part}", fontsize=style.SMALL, color=colour("ink"), loc="left")
+                axes.legend(frameon=False, fontsize=style.SMALL)
+                axes.xaxis.set_major_formatter(lambda value, _: f"{int(value):,}")
+                style.frame(axes, grid="both")
+        figure.savefig(path, format="svg", facecolor=colour("paper"), metadata={"Date": None, "Creator": None})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser: argparse.ArgumentParser = options("sketch", __doc__, repeats=1)
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=5)
+    chosen = parser.parse_args(arguments)
+    if set(chosen.workload) != set(WORKLOADS):
+        print("sketch has trainings of its own; nothing to do for some workloads")
+        return
+    report = Report("sketch", "sketch", ABOUT, chosen, arguments)
+    kept = (report.out or RESULTS).with_name("sketch.json")
+    curves: dict[str, list[Point]] = json.loads(kept.read_text()) if kept.is_file() and not chosen.quick else {}
+    for name in chosen.part:
+        part = PARTS[name]
+        with tempfile.TemporaryDirectory() as scratch:
+            say(f"{name}: training")
+            updates, task = recorded(part, 128 if chosen.quick else part.steps, Path(scratch) / "run")
+        curves[name] = curve(updates, task, part.widths[:2] if chosen.quick else part.widths, chosen.seeds)
+        report.section(name, part.title, table(curves[name]))
+    if report.out is not None:
+        kept.write_text(json.dumps(curves, indent=1) + "\n")
+        draw(curves, report.out.with_name("sketch.svg"))
+        write_section(report.out, "sketch: plot", "### As curves\n\n![Errors over the width of the sketch](sketch.svg)")
+
+
+if __name__ == "__main__":
+    main()
