@@ -28,6 +28,7 @@ from benchmarks.results import RESULTS, Report, options, write_section
 from benchmarks.workloads import WORKLOADS
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from torch import Tensor
 
 from thalweg.problem import Problem
@@ -37,8 +38,8 @@ from thalweg.recording.rebuilding import nearest_combination
 from thalweg.recording.sketches import Sketch
 from thalweg.show import style, svg
 from thalweg.show.palette import MARKERS, colour
-from thalweg.solvers import eigenpairs
 from thalweg.solvers.gram import principal_components
+from thalweg.solvers.lanczos import eigenpairs
 from thalweg.task import Task
 from thalweg.tasks.characters import characters_task
 from thalweg.tasks.digits import digits_task, train
@@ -165,7 +166,7 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
     best = nearest_combination(whole @ blocked.T, blocked @ blocked.T) @ sums
     points.append(
         {
-            "width": math.inf,
+            "width": 0.0,
             "numbers": float(space.size),
             "rebuilt": cosine(best[0], components[0]),
             "hessian share": captured(rows, pairs),
@@ -229,9 +230,9 @@ def table(points: Sequence[Point]) -> list[str]:
 
 
 PANELS = (
-    ("Gram matrix: error of unit updates", (("gram", "measured", "blue"), ("stated", "stated", "chance"))),
-    ("Captured share: error", (("hessian", "Hessian pairs", "blue"), ("components", "components", "orange"))),
-    ("First component: 1 − cosine", (("direction", "of true updates", "blue"), ("rebuilt", "from sums", "orange"))),
+    ("Gram matrix: error of unit updates", (("gram", "measured", "updates"), ("stated", "stated", "chance"))),
+    ("Captured share: error", (("hessian", "Hessian pairs", "eigenvectors"), ("components", "components", "updates"))),
+    ("First component: 1 − cosine", (("direction", "of true updates", "updates"), ("rebuilt", "from sums", "weights"))),
 )
 
 
@@ -245,11 +246,11 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
     parts = [part for part in PARTS if curves.get(part)]
     with mpl.rc_context(svg.SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(9.6, 2.9 * len(parts)), dpi=72, facecolor=colour("paper"), layout="constrained")
+        figure = Figure(figsize=(10.4, 3.1 * len(parts)), dpi=72, facecolor=colour("paper"), layout="constrained")
         figure.set_canvas(FigureCanvasSVG(figure))
         grid = figure.subplots(len(parts), len(PANELS), squeeze=False)
         for row, part in zip(grid, parts, strict=True):
-            points = [point for point in curves[part] if math.isfinite(point["width"])]
+            points = [point for point in curves[part] if point["width"]]
             widths = [point["width"] for point in points]
             for axes, (label, lines) in zip(row, PANELS, strict=True):
                 for name, said, hue in lines:
@@ -260,8 +261,17 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
                 axes.set_yscale("log")
                 axes.set_xlabel("width d", color=colour("muted"))
                 axes.set_title(f"{label}\n{part}", fontsize=style.SMALL, color=colour("ink"), loc="left")
-                axes.legend(frameon=False, fontsize=style.SMALL)
-                axes.xaxis.set_major_formatter(lambda value, _: f"{int(value):,}")
+                axes.legend(frameon=False, fontsize=style.SMALL, loc="upper right", ncols=2)
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+                axes.xaxis.set_major_locator(FixedLocator(widths))
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.set_minor_formatter(NullFormatter())
+                    axis.set_tick_params(which="minor", length=0)
+                low, high = axes.get_ylim()
+                axes.set_ylim(
+                    min(low, 10 ** math.floor(math.log10(high))), high * max(3, (high / low) ** 0.25)
+                )  # room for legend, label
                 style.frame(axes, grid="both")
         figure.savefig(path, format="svg", facecolor=colour("paper"), metadata={"Date": None, "Creator": None})
 
