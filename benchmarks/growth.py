@@ -12,24 +12,21 @@ import argparse
 import json
 import math
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from benchmarks.peer_environment import OURS, child
 from benchmarks.peer_measure import say
+from benchmarks.pictures import panels
 from benchmarks.results import Report, options
 from benchmarks.workloads import prepare
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
-from thalweg.show import style, svg
+from thalweg.show import style
 from thalweg.show.palette import MARKERS, colour
 
 Point = dict[str, Any]
@@ -223,17 +220,10 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
         path: where to.
     """
     parts = [part for part in PARTS if curves.get(part)]
-    with mpl.rc_context(svg.SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(3.1 * len(parts), 5.4), dpi=72, facecolor=colour("paper"), layout="constrained")
-        figure.set_canvas(FigureCanvasSVG(figure))
-        grid = figure.subplots(len(PANELS), len(parts), squeeze=False)
+    with panels(path, len(PANELS), len(parts), (3.1 * len(parts), 5.4)) as grid:
         for row, (name, label, hue) in zip(grid, PANELS, strict=True):
             for axes, part in zip(row, parts, strict=True):
                 panel(axes, part, name, label, hue, curves[part])
-        figure.get_layout_engine().set(w_pad=8 / 72, h_pad=8 / 72)
-        figure.align_ylabels()
-        figure.savefig(path, format="svg", facecolor=colour("paper"), metadata={"Date": None, "Creator": None})
 
 
 def keep(part: str, points: list[Point], out: Path) -> dict[str, list[Point]]:

@@ -15,19 +15,15 @@ import json
 import math
 import statistics
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import torch
 from benchmarks.peer_measure import say
+from benchmarks.pictures import panels
 from benchmarks.results import RESULTS, Report, options, write_section
 from benchmarks.workloads import WORKLOADS
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from torch import Tensor
 
@@ -36,7 +32,7 @@ from thalweg.recording import open_run, watch
 from thalweg.recording.keeping import SUM_ROWS, Keeping
 from thalweg.recording.rebuilding import nearest_combination
 from thalweg.recording.sketches import Sketch
-from thalweg.show import style, svg
+from thalweg.show import style
 from thalweg.show.palette import MARKERS, colour
 from thalweg.solvers.gram import principal_components
 from thalweg.solvers.lanczos import eigenpairs
@@ -138,7 +134,8 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
             drawn = torch.from_numpy(sketch.of_rows(updates.numpy())).double()
             found = drawn @ drawn.T
             error = (found - gram) / lengths[:, None] / lengths
-            stated = stated_variance(drawn, sketch, space.layers) / (lengths[:, None] * lengths) ** 2
+            variance = sketch.error_variance(lambda _, kept, rows=drawn: rows[:, kept.span] @ rows[:, kept.span].T)
+            stated = variance / (lengths[:, None] * lengths) ** 2
             one = principal_components(found, COMPONENTS)
             held = blocks @ drawn
             nearest = nearest_combination(one.coefficients[:1] @ drawn @ held.T, held @ held.T)
@@ -174,23 +171,6 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
         }
     )
     return points
-
-
-def stated_variance(drawn: Tensor, sketch: Sketch, layers: Sequence[Any]) -> Tensor:
-    """What `trajectory.gram_error()` squared is, `(T, T)`.
-
-    Args:
-        drawn: sketched rows.
-        sketch: that they were made with.
-        layers: of the parameter space.
-    """
-    total = torch.zeros(len(drawn), len(drawn), dtype=torch.float64)
-    for layer, kept in zip(layers, sketch.layers, strict=True):
-        if kept.size < layer.size:
-            gram = drawn[:, kept.span] @ drawn[:, kept.span].T
-            squares = torch.diagonal(gram)
-            total += (squares[:, None] * squares + gram**2) / kept.size
-    return total
 
 
 def captured(rows: Tensor, directions: Tensor) -> float:
@@ -244,11 +224,7 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
         path: where to.
     """
     parts = [part for part in PARTS if curves.get(part)]
-    with mpl.rc_context(svg.SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(10.4, 3.1 * len(parts)), dpi=72, facecolor=colour("paper"), layout="constrained")
-        figure.set_canvas(FigureCanvasSVG(figure))
-        grid = figure.subplots(len(parts), len(PANELS), squeeze=False)
+    with panels(path, len(parts), len(PANELS), (10.4, 3.1 * len(parts))) as grid:
         for row, part in zip(grid, parts, strict=True):
             points = [point for point in curves[part] if point["width"]]
             widths = [point["width"] for point in points]
@@ -273,7 +249,6 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
                     min(low, 10 ** math.floor(math.log10(high))), high * max(3, (high / low) ** 0.25)
                 )  # room for legend, label
                 style.frame(axes, grid="both")
-        figure.savefig(path, format="svg", facecolor=colour("paper"), metadata={"Date": None, "Creator": None})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -150,7 +150,8 @@ class CurvatureOperators(ABC):
 
         Args:
             layers: a glob ("h.*"), several, or a function of the layer's name.
-            memory_budget: bytes for kept gradient graphs; half of what is free unless given.
+            memory_budget: bytes for kept gradient graphs; half of what is free unless given. With chunk="auto" no graph
+                takes more than a quarter of what is given, so that one built anew for each product adds little.
             chunk: samples that go through the network at once. "auto" times a few sizes where products are slow enough
                 for that to pay, and takes a size that fits where the batches as given do not fit the memory; None keeps
                 the batches as given. Another size than the batches' is used only if loss and gradient come out the same

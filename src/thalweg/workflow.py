@@ -27,7 +27,8 @@ from thalweg.errors import InputError
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.opening import open_run
-from thalweg.recording.trajectory import Trajectory, Window
+from thalweg.recording.record import Window
+from thalweg.recording.trajectory import Trajectory
 from thalweg.runs import Run
 from thalweg.solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
 from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt

@@ -1,5 +1,8 @@
 """Trainings of tiny nets, recorded and, beside that, copied by hand."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +12,37 @@ import torch
 from torch import Tensor, nn
 
 import thalweg.recording as recording
+
+ROOT = Path(__file__).parents[2]
+
+
+class Script:
+    """A script of this folder that is told folders, a line each, and answers in lines; see `kill_writer`."""
+
+    def __init__(self, name: str) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+        command = [sys.executable, str(ROOT / "tests/recording" / name)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __enter__(self) -> "Script":
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with self._process:
+            pass
+
+    def tell(self, *parts: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\t".join(map(str, parts)) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
 @dataclass

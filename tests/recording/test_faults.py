@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.recording.conftest import net, train, trainable
+from tests.recording.conftest import Script, net, train, trainable
 from tests.recording.full_disks import STEPS
 from tests.recording.test_kill import CHECKS
 from thalweg.errors import RunError
@@ -43,30 +41,19 @@ def fill_disks(home: Path, count: int, seed: int, keep: str = "exact") -> dict[s
     """Train until each disk is full, and check what is there; how many of what."""
     draw = random.Random(seed)
     figures = {"runs": 0, "small file systems": 0, "limited file sizes": 0, "stopped": 0, "rows": 0}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/recording/full_disks.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
+    with Script("full_disks.py") as script:
         for number in range(count):
             size = 4096 * draw.randint(4, 24) if keep == "sketch" else 4096 * draw.randint(6, 60)
             with small_disk(home / f"disk{number}", size) as mounted:
                 folder = home / f"disk{number}" / "run"
                 limit = 0 if mounted and number % 2 == 0 else draw.randint(400, 5_500)
-                parent.stdin.write(f"{folder}\t{limit}\t{keep}\n")
-                parent.stdin.flush()
-                told = json.loads(parent.stdout.readline())
+                script.tell(folder, limit, keep)
+                told = json.loads(script.answer())
                 assert told["steps"] == STEPS
                 assert told["same"]
                 figures["runs"] += 1
                 figures["limited file sizes" if limit else "small file systems"] += 1
                 figures["stopped"] += check_run(folder, told["warnings"], keep, figures)
-        parent.stdin.close()
     return figures
 
 

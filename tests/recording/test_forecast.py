@@ -1,6 +1,7 @@
 """What a recorder says beforehand, against what it then writes; and which way a budget leaves."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from thalweg.errors import InputError
 from thalweg.recording import open_run, watch
-from thalweg.recording.forecast import Forecast, choose, rows_of_a_block, size
+from thalweg.recording.forecast import Forecast, choose, rows_of_a_block
 from thalweg.recording.keeping import BFLOAT16, EXACT, SKETCH, Keeping
 from thalweg.space import ParameterSpace
 
@@ -61,10 +62,30 @@ def test_the_most_faithful_way_that_fits_is_chosen():
     assert found[0.3].keeping.form == found[0.03].keeping.form == SKETCH
     widths = [found[share].keeping.width for share in (0.3, 0.1, 0.03)]
     assert widths == sorted(widths, reverse=True)
-    assert found[0.01].keeping.sum_rows >= found[0.1].keeping.sum_rows
     assert found[0.002].every > found[0.1].every == 1
     order = [found[share].bytes_for(1000) for share in sorted(found, reverse=True)]
     assert order == sorted(order, reverse=True)
+
+
+def test_long_runs_have_longer_sums_before_rows_sum_more_steps():
+    exact = forecast(LARGE).bytes_for(100_000)
+    wide, narrow = (choose(forecast(LARGE, budget=int(share * exact), steps=100_000), None) for share in (0.02, 0.003))
+    assert wide.keeping.form == narrow.keeping.form == SKETCH
+    assert wide.every == narrow.every == 1
+    assert wide.keeping.sum_rows < narrow.keeping.sum_rows
+
+
+@pytest.mark.parametrize("steps", [60, 900, 100_000])
+def test_a_sketched_run_has_sums_enough_to_be_analysed(steps):
+    """Weights are known where sums end: a sum as long as the run would leave nothing to look at."""
+    exact = forecast(LARGE).bytes_for(steps)
+    sketched = 0
+    for share in (0.3, 0.1, 0.03, 0.01, 0.003):
+        one = choose(forecast(LARGE, budget=int(share * exact + 4e7), steps=steps), None)
+        if one.keeping.form == SKETCH:
+            sketched += 1
+            assert steps / one.every / one.keeping.sum_rows >= 7.5
+    assert sketched
 
 
 def test_small_nets_sum_steps_rather_than_be_sketched():
@@ -76,7 +97,7 @@ def test_small_nets_sum_steps_rather_than_be_sketched():
 
 def test_the_chosen_way_is_recorded_and_fits(tmp_path):
     model = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 10))
-    recorder = watch(model, None, tmp_path / "run", budget="2.5MB", steps=400)
+    recorder = watch(model, None, tmp_path / "run", budget="6MB", steps=400)
     assert recorder.forecast.keeping.form == SKETCH
     random_walk(model, recorder, 400)
     recorder.close()
@@ -84,7 +105,8 @@ def test_the_chosen_way_is_recorded_and_fits(tmp_path):
     assert t.keeping == recorder.forecast.keeping
     assert int(t.steps[-1]) == 399
     written = sum(path.stat().st_size for path in (tmp_path / "run" / "segments").iterdir())
-    assert 0.4 * 2.5e6 < written <= 2.5e6
+    assert 0.4 * 6e6 < written <= 6e6
+    assert [step for step in t.known_steps.tolist() if step < 399] == list(range(-1, 399, t.keeping.sum_rows))
 
 
 def test_what_does_not_fit_at_all_is_refused(tmp_path):
@@ -100,12 +122,13 @@ def test_words():
     text = str(choose(forecast(LARGE, budget=2 * 10**9, steps=10_000), None))
     assert "a sketch of every update (at most" in text
     assert "for 10,000 steps" in text
-    assert "the budget of 2 GB lasts for about" in text
-    assert "times the weights)" in text
+    assert "the budget of 1.9 GiB lasts for about" in text
+    assert "times the weights" in text
     assert "Lost: single updates" in text
     assert "Nothing is lost" in str(forecast(LARGE))
     assert "single steps: each row is the exact sum of 4" in str(forecast(LARGE, every=4))
-    assert [size(n) for n in (12, 1500, 2.5e6, 3e9, 4e12)] == ["12 bytes", "1.5 kB", "2.5 MB", "3 GB", "4 TB"]
+    with_state = replace(forecast(LARGE), moments=True)
+    assert "copies of the optimizer's state" in str(with_state)
 
 
 def test_memory_is_what_blocks_take():

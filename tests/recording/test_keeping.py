@@ -14,8 +14,10 @@ from thalweg import overlap, update_pca
 from thalweg.directions import Directions
 from thalweg.errors import InputError, RunError
 from thalweg.recording import keepers, open_run, watch
+from thalweg.recording.exporting import export
 from thalweg.recording.keeping import Keeping
 from thalweg.recording.rounding import STEP, round_rows
+from thalweg.space import ParameterSpace
 
 LAYERS = {"0": 6_100, "2": 1_010}
 
@@ -190,6 +192,20 @@ def test_directions_are_rebuilt_from_sums(recorded):
     assert found.explained[0] == pytest.approx(float(update_pca(exact, 3, center=False).explained[0]), rel=0.1)
 
 
+def test_a_direction_of_one_layer_is_rebuilt_by_what_is_nearest_there(recorded):
+    """Its nearest combination differs from that of the whole network, and comes nearer."""
+    exact, t, _ = recorded(steps=256, keep="sketch", sketch_width=1010)
+    truth = update_pca(exact, 2, layer="2", center=False).vectors[1]
+    found = update_pca(t, 2, layer="2", center=False).rows.coefficients[1:]
+    vectors, share = t.rebuild(found, "2")
+    assert not vectors[:, : LAYERS["0"]].any()
+    everywhere = t.rebuild(found)[0][0]
+    everywhere[: LAYERS["0"]] = 0.0
+    missed = float((vectors[0] - truth * (vectors[0] @ truth).sign()).norm())
+    assert missed < float((everywhere - truth * (everywhere @ truth).sign()).norm())
+    assert missed**2 == pytest.approx(1 - float(share), abs=0.02)
+
+
 def test_what_lies_in_the_span_of_the_sums_is_rebuilt_whole(recorded):
     _, t, weights = recorded(steps=192, keep="sketch", sketch_width=512)
     total = torch.ones(1, len(t), dtype=torch.float64)
@@ -302,6 +318,17 @@ def test_a_closed_run_goes_on_without_a_gap(tmp_path, keep):
         watch(model, None, tmp_path / "run", resume=True, keep="exact")
 
 
+def test_what_a_sketched_run_can_be_exported_to(recorded, tmp_path):
+    _, t, weights = recorded(steps=100, keep="sketch", sketch_width=64)
+    with pytest.raises(InputError, match=r"npz holds every update; --to checkpoints --steps all writes the 3 weights"):
+        export(t.folder, "npz", tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+    made = export(t.folder, "checkpoints", tmp_path / "out", steps="all")
+    assert made["steps"] == t.known_steps.tolist() == [-1, 63, 99]
+    first = load_file(str(tmp_path / "out" / "step--1.safetensors"))
+    assert torch.equal(flat([first[name] for name in t.space.names]), weights[0])
+
+
 def test_the_manifest_says_how_updates_are_kept(recorded):
     _, t, _ = recorded(steps=5, keep="sketch", sketch_width=64)
     path = t.folder / "manifest.json"
@@ -358,8 +385,6 @@ def test_the_recorder_says_what_is_lost_before_the_first_step(tmp_path, caplog):
 
 def test_a_sketch_needs_less_memory_on_disk_as_it_says():
     keeping = Keeping.sketched(64)
-    from thalweg.space import ParameterSpace
-
     space = ParameterSpace.of(wide())
     assert keeping.columns(space).size == 128
     assert np.isclose(keeping.row_bytes(space, 4), 512)

@@ -6,14 +6,13 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.recording.conftest import Script
 from tests.recording.kill_writer import by_hand, toy
 from thalweg.recording import Trajectory, open_run, watch
 from thalweg.recording.rounding import STEP
@@ -25,7 +24,6 @@ FINISHED = re.compile(r"\d{6}-\d{6}\.[0-9a-f]{8}\.safetensors")
 def kill_some(tmp_path: Path, count: int, seed: int, keep: str = "exact") -> dict[str, int]:
     """Kill recordings at random moments after their first sign of life and check each; how many there were of what."""
     draw = random.Random(seed)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
     figures = {
         "kills": 0,
         "opened": 0,
@@ -34,29 +32,19 @@ def kill_some(tmp_path: Path, count: int, seed: int, keep: str = "exact") -> dic
         "in the middle of a file": 0,
         "without a segment": 0,
     }
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/recording/kill_writer.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
+    with Script("kill_writer.py") as script:
         for number in range(count):
             folder = tmp_path / f"run{number}"
-            parent.stdin.write(f"{folder}\t{keep}\n")
-            parent.stdin.flush()
-            process = int(parent.stdout.readline())
+            script.tell(folder, keep)
+            process = int(script.answer())
             while not (folder / "manifest.json").is_file():
                 time.sleep(0.001)
             time.sleep(draw.random() ** 2 * 0.4)
             before = finished(folder)
             os.kill(process, signal.SIGKILL)
-            assert parent.stdout.readline() == "gone\n"
+            assert script.answer() == "gone\n"
             figures["kills"] += 1
             check(folder, before, figures, keep)
-        parent.stdin.close()
     return figures
 
 

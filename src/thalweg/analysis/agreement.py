@@ -11,7 +11,7 @@ from typing import Any
 
 from thalweg.analysis.nulls import Null, holm
 from thalweg.analysis.overlap import Overlap
-from thalweg.recording.trajectory import Window
+from thalweg.recording.record import Window
 
 LEVEL = 0.01
 """Level, after Holm's correction over everything measured, at which an agreement counts as measured."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from thalweg.errors import InputError
-from thalweg.recording.trajectory import Trajectory, Window
+from thalweg.recording.record import Window
+from thalweg.recording.trajectory import Trajectory
 
 
 def stage_windows(trajectory: Trajectory, stages: int) -> list[Window]:

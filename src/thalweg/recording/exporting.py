@@ -58,7 +58,7 @@ def export(folder: str | Path, to: str, out: str | Path, steps: str = "last") ->
         Plain values: `run`, `to`, `out`, `bytes`, and what the format says of itself.
 
     Raises:
-        InputError: for another format, or steps that were not recorded.
+        InputError: for another format, steps that were not recorded, or every update of a run that keeps a sketch.
         RunError: if the folder is no run, has no row, or `out` exists or cannot be written.
         MissingExtraError: if the format needs a package that is not installed.
     """
@@ -69,6 +69,11 @@ def export(folder: str | Path, to: str, out: str | Path, steps: str = "last") ->
     t = open_run(folder).trajectory
     if not len(t):
         raise RunError(f"{folder} holds no row to export; see: thalweg inspect {folder}")
+    if t.sketch is not None and to in ("npz", "zarr"):
+        raise InputError(
+            f"{folder} keeps a sketch of its updates, and {to} holds every update; --to checkpoints --steps all writes "
+            f"the {len(t.known_steps)} weights that are known, --to jsonl what was logged"
+        )
     out = Path(out)
     try:
         with appearing(out) as aside:

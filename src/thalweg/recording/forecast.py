@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from thalweg.errors import InputError
+from thalweg.memory import in_bytes
 from thalweg.recording.keeping import ANCHOR_ROWS, BFLOAT16, EXACT, FORMS, SKETCH, WIDTH, Keeping
+from thalweg.recording.writer import PENDING
 from thalweg.space import ParameterSpace
 
 WIDTHS = (16384, 8192, 4096, 2048, 1024)
 SUMS = (64, 128, 256, 512, 1024)
+LEAST_SUMS = 8
+"""A sketched run has so many sums at the least: weights are known at their ends only."""
 COARSEST = 2**20
 """Steps to a row at the most."""
 SKETCH_PAYS = 4
@@ -24,8 +28,10 @@ BLOCK_BYTES = 2**25
 CACHED_BYTES = 2**23
 """Three blocks of this size stay in a large cache: no more rows to a block if it has a few tens of them anyway."""
 FEW_ROWS = 32
-BLOCKS = 3
-"""In memory: one that fills, and two that wait for the disk, see `writer.PENDING`."""
+BLOCKS = 1 + PENDING
+"""In memory: one that fills, and those that wait for the disk."""
+ROOM = 4096
+"""Bytes of a segment beside its rows, buffers and state, about."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,13 @@ class Forecast:
     budget: int | None = None
     steps: int | None = None
 
+    def kept(self, keeping: Keeping) -> Forecast:
+        """The same with updates kept in another way; of a sketched run whole segments make up a sum."""
+        rows = self.rows
+        if keeping.form == SKETCH:
+            rows = keeping.sum_rows // -(-keeping.sum_rows // rows)
+        return replace(self, keeping=keeping, rows=rows)
+
     @property
     def row_bytes(self) -> float:
         """Bytes on disk for each row, its share of what stands beside included."""
@@ -78,11 +91,14 @@ class Forecast:
     def least_bytes(self) -> float:
         """Bytes on disk that it takes however few rows there are: the first anchor, and of a sketched run a sum."""
         more = 2 if self.keeping.form == SKETCH else 0
-        return self.space.size * (self.item + more) + self.beside + 3 * 4096
+        return self.space.size * (self.item + more) + self.beside + 3 * ROOM
 
     @property
     def memory_bytes(self) -> float:
-        """Bytes in memory at the most: blocks of weights and, for rounding and sketching, where they have led."""
+        """Bytes in memory at the most: blocks of weights and, for rounding and sketching, where they have led.
+
+        Copies of the optimizers' state come on top until they are written; how large it is, the first step shows.
+        """
         vector = self.space.size * self.item
         blocks = BLOCKS * (self.rows + 1) * vector
         if self.keeping.form == SKETCH:
@@ -113,13 +129,14 @@ class Forecast:
             f"{self.keeping.sum_rows} rows in bfloat16, and a few exact anchors",
         }[self.keeping.form]
         rows = "" if self.every == 1 else f" A row sums {self.every} steps."
-        cost = f"On disk about {size(self.row_bytes)} a row"
+        cost = f"On disk about {in_bytes(self.row_bytes)} a row"
         if self.steps is not None:
-            cost += f", {size(self.bytes_for(self.steps))} for {self.steps:,} steps"
+            cost += f", {in_bytes(self.bytes_for(self.steps))} for {self.steps:,} steps"
         if self.budget is not None:
-            cost += f"; the budget of {size(self.budget)} lasts for about {self.lasts:,} steps"
+            cost += f"; the budget of {in_bytes(self.budget)} lasts for about {self.lasts:,} steps"
         memory = (
-            f"In memory at most {size(self.memory_bytes)} ({self.memory_bytes / self._vector:.1f} times the weights)"
+            f"In memory at most {in_bytes(self.memory_bytes)}, {self.memory_bytes / self._vector:.1f} times the weights"
+            + (", and copies of the optimizer's state until they are written" if self.moments else "")
         )
         cost += " (and up to a tenth more for the optimizer's state)" if self.moments else ""
         lost = f" Lost: {'; '.join(self.lost)}." if self.lost else " Nothing is lost."
@@ -151,7 +168,7 @@ def choose(forecast: Forecast, keep: str | None, width: int = WIDTH) -> Forecast
         raise InputError(f"keep={keep!r}: give one of {', '.join(map(repr, (*FORMS, 'auto')))}")
     if keep in FORMS:
         keeping = Keeping.sketched(width) if keep == SKETCH else Keeping(keep)
-        return replace(forecast, keeping=keeping)
+        return forecast.kept(keeping)
     if forecast.budget is None or forecast.steps is None:
         if keep == "auto":
             raise InputError("keep='auto' chooses by the budget and the steps to come; give budget= and steps=")
@@ -167,26 +184,16 @@ def choose(forecast: Forecast, keep: str | None, width: int = WIDTH) -> Forecast
 
 
 def _candidates(forecast: Forecast) -> Iterator[Forecast]:
-    yield replace(forecast, keeping=Keeping())
-    yield replace(forecast, keeping=Keeping(BFLOAT16))
-    sketches = [
-        Keeping.sketched(width, sum_rows=rows)
-        for rows in SUMS
-        for width in WIDTHS
-        if Keeping.sketched(width).columns(forecast.space).size * SKETCH_PAYS <= forecast.space.size
-    ]
-    yield from (replace(forecast, keeping=keeping) for keeping in sketches)
-    every = 2 * forecast.every
+    """Ways to record, from the most faithful on; a run has `LEAST_SUMS` sums in each, so that it can be analysed."""
+    assert forecast.steps is not None
+    every = forecast.every
+    yield forecast
     while every <= COARSEST:
-        yield replace(forecast, keeping=sketches[-1] if sketches else Keeping(BFLOAT16), every=every)
-        if sketches:
-            yield replace(forecast, keeping=Keeping(BFLOAT16), every=every)
+        yield replace(forecast.kept(Keeping(BFLOAT16)), every=every)
+        rows = -(-forecast.steps // every)
+        for sum_rows in [s for s in SUMS if LEAST_SUMS * s <= rows] or [max(1, rows // LEAST_SUMS)]:
+            for width in WIDTHS:
+                keeping = Keeping.sketched(width, sum_rows=sum_rows)
+                if keeping.columns(forecast.space).size * SKETCH_PAYS <= forecast.space.size:
+                    yield replace(forecast.kept(keeping), every=every)
         every *= 2
-
-
-def size(count: float) -> str:
-    """Bytes as people say them: 1.5 GB is 1.5e9."""
-    for unit, power in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= power:
-            return f"{count / power:.3g} {unit}"
-    return f"{count:.0f} bytes"

@@ -10,8 +10,9 @@ from typing import Any
 
 from thalweg.errors import RunError
 from thalweg.recording.keeping import Keeping
+from thalweg.recording.record import dtype_of
 from thalweg.recording.store import SEGMENTS, read_segments
-from thalweg.recording.trajectory import Trajectory, dtype_of
+from thalweg.recording.trajectory import Trajectory
 from thalweg.runs import Run, read_manifest
 from thalweg.space import ParameterSpace
 

@@ -6,7 +6,7 @@ import time
 
 from thalweg.errors import RunError
 from thalweg.recording.block import Block
-from thalweg.recording.forecast import Forecast
+from thalweg.recording.forecast import ROOM, Forecast
 from thalweg.recording.keeping import SKETCH
 from thalweg.recording.optimizers import Standing
 
@@ -14,8 +14,6 @@ WAIT_SHARE = 0.1
 """The training waits for the disk for at most this share of the time since its first step."""
 WAIT_GRACE = 0.5
 """Seconds of waiting that are allowed however short that time is."""
-ROOM = 4096
-"""Bytes of a segment beside its rows, buffers and state, about."""
 
 
 class BudgetError(RunError):

@@ -92,6 +92,22 @@ class Sketch:
 
         return torch.from_numpy(self._apply(piece, len(vectors), np.dtype(np.float64)))
 
+    def error_variance(self, gram_of: Callable[[Layer, Layer], Tensor]) -> Tensor:
+        """Variance of the entries of a sketched Gram matrix, at most: float64 `(T, T)`.
+
+        `Σ_l (G_l,ii G_l,jj + G_l,ij²) / d_l` over the layers that are no longer whole, with the sketched for the true.
+
+        Args:
+            gram_of: a layer's Gram matrix `(T, T)`, from the layer and from where its numbers are.
+        """
+        total = torch.zeros((), dtype=torch.float64)
+        for layer, kept in zip(self._from, self.layers, strict=True):
+            if kept.size < layer.size:
+                gram = gram_of(layer, kept)
+                squares = torch.diagonal(gram)
+                total = total + (squares[:, None] * squares + gram**2) / kept.size
+        return total
+
     def _apply(self, piece: Callable[[slice], NDArray[Any]], count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         out = np.zeros((count, self.size), dtype=dtype)
         with np.errstate(all="ignore"):

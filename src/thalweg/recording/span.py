@@ -92,10 +92,7 @@ class TrajectoryRows(Rows):
         return out[0] if coefficients.ndim == 1 else out
 
     def _rebuilt(self, weights: Tensor) -> Tensor:
-        vectors, shares = self.trajectory.rebuild(weights)
-        if self.layer is not None:
-            span = self.space.layer(self.layer).span
-            vectors[:, : span.start], vectors[:, span.stop :] = 0.0, 0.0
+        vectors, shares = self.trajectory.rebuild(weights, self.layer)
         if float(shares.min()) < REBUILT:
             warnings.warn(
                 f"{self.trajectory.folder} keeps a sketch and sums of its updates: of these {len(shares)} directions "

@@ -11,33 +11,25 @@ meant, given vectors are sketched likewise, and vectors come from the sums that 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.directions import DENSE_LIMIT, DenseRows, Directions, Rows
-from thalweg.errors import InputError, RunError
+from thalweg.errors import InputError
 from thalweg.recording import products
-from thalweg.recording.columns import finite_rows, parts_of, tiles
+from thalweg.recording.columns import parts_of, tiles
 from thalweg.recording.grams import WHOLE_LIMIT, Grams, cached_rows, kept_layers, make_grams, run_grams
-from thalweg.recording.keeping import BFLOAT16, EXACT, SKETCH, Columns, Keeping
-from thalweg.recording.manifest import CLOSED
+from thalweg.recording.keeping import BFLOAT16, EXACT
 from thalweg.recording.rebuilding import known_steps, nearest_combination, sums_of, weights_after
+from thalweg.recording.record import Record, Window
 from thalweg.recording.rounding import STEP
-from thalweg.recording.sketches import Sketch
 from thalweg.recording.span import TrajectoryRows, centered_rows
 from thalweg.recording.store import Segment
-from thalweg.runs import read_json
-from thalweg.space import Layer, ParameterSpace
-
-Window = tuple[int, int]
-"""A half-open interval of optimizer steps."""
+from thalweg.space import Layer
 
 EXACT_ROWS = 1024
 """Rows up to which the Gram matrix is made for a single question. From about 500 on, a few passes over the file would
@@ -45,153 +37,12 @@ cost less; but the matrix then serves all other questions too, and is kept."""
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
-    """The recorded steps of a run; T rows, each the change of the weights over one or more optimizer steps.
-
-    Attributes:
-        folder: the run folder.
-        manifest: what the run is.
-        space: the parameter space.
-        segments: the segments that can be used, in order.
-        damaged: `(file name, reason)` of the ones that cannot, which are left out.
-    """
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    space: ParameterSpace
-    segments: tuple[Segment, ...]
-    damaged: tuple[tuple[str, str], ...] = ()
-
-    def __len__(self) -> int:
-        return sum(len(segment) for segment in self.segments)
+class Trajectory(Record):
+    """A record with its vectors; each row is the change of the weights, `Record` says what stands beside it."""
 
     def __repr__(self) -> str:
         form = "" if self.keeping.form == EXACT else f", {self.keeping.form}"
         return f"Trajectory({str(self.folder)!r}, T={len(self)}, P={self.space.size:,}{form})"
-
-    # -- how updates are kept ------------------------------------------------------------------------------
-
-    @cached_property
-    def keeping(self) -> Keeping:
-        """How the updates are kept."""
-        return Keeping.read(self.manifest)
-
-    @cached_property
-    def sketch(self) -> Sketch | None:
-        """The sketch that the rows are, in a run that keeps one."""
-        return Sketch(self.space, self.keeping) if self.keeping.form == SKETCH else None
-
-    @cached_property
-    def columns(self) -> Columns:
-        """What the columns of the rows are."""
-        return self.keeping.columns(self.space)
-
-    def columns_of(self, layer: str | None) -> slice:
-        """The columns of a layer, or all.
-
-        Raises:
-            InputError: if there is no layer of that name.
-        """
-        if layer is None:
-            return slice(0, self.columns.size)
-        return self.columns.layers[self.space.layers.index(self.space.layer(layer))].span
-
-    # -- what was recorded beside the updates --------------------------------------------------------------
-
-    @cached_property
-    def steps(self) -> Tensor:
-        """`(T,)` int64: the last optimizer step that each row sums, counted from 0."""
-        return torch.cat([torch.empty(0, dtype=torch.int64), *(s.steps for s in self.segments)])
-
-    @cached_property
-    def starts(self) -> Tensor:
-        """`(T,)` int64: the first optimizer step that each row sums."""
-        parts = [torch.cat([torch.tensor([s.before]), s.steps[:-1]]) + 1 for s in self.segments]
-        return torch.cat([torch.empty(0, dtype=torch.int64), *parts])
-
-    @cached_property
-    def times(self) -> Tensor:
-        """`(T,)` float64: when each row ended, seconds since 1970."""
-        return torch.cat([torch.empty(0, dtype=torch.float64), *(s.times for s in self.segments)])
-
-    @cached_property
-    def learning_rates(self) -> Tensor:
-        """`(T, groups)` float64: the learning rate of each parameter group at the row's last step."""
-        return torch.cat([self._no_rates(), *(s.learning_rates for s in self.segments)])
-
-    @cached_property
-    def momenta(self) -> Tensor:
-        """`(T, groups)` float64: the momentum (Adam: first beta) of each group likewise; NaN where it has none."""
-        return torch.cat([self._no_rates(), *(s.momenta for s in self.segments)])
-
-    @cached_property
-    def scalars(self) -> dict[str, Tensor]:
-        """What was logged: name to `(T,)` float64, NaN where nothing was."""
-        names = dict.fromkeys(name for segment in self.segments for name in segment.scalars)
-        return {
-            name: torch.cat(
-                [s.scalars.get(name, torch.full((len(s),), torch.nan, dtype=torch.float64)) for s in self.segments]
-            )
-            for name in names
-        }
-
-    @cached_property
-    def finite(self) -> Tensor:
-        """`(T,)` bool: rows all of whose entries are finite. The others take no part in anything but `updates`."""
-        return finite_rows(self.segments)
-
-    @property
-    def rows_left_out(self) -> int:
-        """How many rows are not finite, and so take no part."""
-        return len(self) - int(self.finite.sum())
-
-    @cached_property
-    def usable(self) -> Tensor:
-        """The same as `finite`, with one warning where a row is left out."""
-        gone = (~self.finite).nonzero()[:, 0]
-        if len(gone):
-            warnings.warn(
-                f"{self.folder}: {len(gone)} of {len(self)} updates are not finite and are left out, the first after "
-                f"step {int(self.steps[gone[0]])}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return self.finite
-
-    @property
-    def optimizer(self) -> Mapping[str, Any]:
-        """The optimizer as it was when recording began: `class`, `groups` and `state_at_start`."""
-        found: Mapping[str, Any] = self.manifest["optimizer"]
-        return found
-
-    @property
-    def every(self) -> int:
-        """Optimizer steps that a row sums (the last row may sum fewer)."""
-        return int(self.manifest["every"])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of updates and weights."""
-        return dtype_of(self.manifest)
-
-    @cached_property
-    def gaps(self) -> tuple[Window, ...]:
-        """Intervals of steps that are missing, because a segment is; the unwritten end of a killed run is none."""
-        ends = [-1, *self.steps.tolist()]
-        missing = [(a + 1, b) for a, b in zip(ends, self.starts.tolist(), strict=False) if b > a + 1]
-        last = _last_step(self.folder)
-        return (*missing, *([(ends[-1] + 1, last + 1)] if last > ends[-1] else []))
-
-    def rows_in(self, window: Window | None = None) -> Tensor:
-        """Numbers of the rows that lie wholly in a window of optimizer steps: int64 `(n,)`.
-
-        Raises:
-            InputError: if the window is no half-open interval `(start, stop)` of steps.
-        """
-        if window is None:
-            return torch.arange(len(self))
-        start, stop = check_window(window)
-        return ((self.starts >= start) & (self.steps < stop)).nonzero()[:, 0]
 
     # -- vectors -------------------------------------------------------------------------------------------
 
@@ -239,11 +90,12 @@ class Trajectory:
     def _ways(self) -> dict[int, tuple[Segment, ...]]:
         return known_steps(self.segments, self.sketch is not None)
 
-    def rebuild(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    def rebuild(self, coefficients: Tensor, layer: str | None = None) -> tuple[Tensor, Tensor]:
         """The vectors `C U` of a sketched run out of its sums, as far as they hold them, see `rebuilding`.
 
         Args:
             coefficients: C, float64 `(k, T)`.
+            layer: this layer's entries only, from the combination nearest there; zero elsewhere.
 
         Returns:
             The vectors `(k, P)` in the run's dtype, and the share of each one's squared length that they have.
@@ -252,11 +104,14 @@ class Trajectory:
             InputError: if no sum is whole.
         """
         sums = sums_of(self.segments, self.usable)
-        wanted, held = TrajectoryRows(self, coefficients), TrajectoryRows(self, sums.members)
+        wanted, held = TrajectoryRows(self, coefficients, layer), TrajectoryRows(self, sums.members, layer)
         gram = held.cross(held)
         nearest = nearest_combination(wanted.cross(held), gram)
         out = torch.zeros(len(coefficients), self.space.size, dtype=self.dtype)
         sums.combine(nearest, out)
+        if layer is not None:
+            span = self.space.layer(layer).span
+            out[:, : span.start], out[:, span.stop :] = 0.0, 0.0
         lengths = torch.diagonal(wanted.cross(wanted))
         return out, ((nearest @ gram) * nearest).sum(dim=1) / lengths
 
@@ -355,7 +210,7 @@ class Trajectory:
         Raises:
             InputError: as `gram` does.
         """
-        chosen = None if layer is None else self.columns.layers[self.space.layers.index(self.space.layer(layer))]
+        chosen = None if layer is None else self.kept_layer(layer)
         part = (first, last) != (0, len(self)) and not self.prefers_gram()
         need = 8 * (last - first if part else len(self)) ** 2
         if need > WHOLE_LIMIT:
@@ -376,8 +231,8 @@ class Trajectory:
     def gram_error(self) -> Tensor:
         """How far the entries of `gram()` may be off: float64 `(T, T)`; zero where updates are kept exactly.
 
-        bfloat16: a bound, from errors of a row `|e_i| ≤ 2^-8 (|u_i| + |u_{i-1}|)` by Cauchy and Schwarz.
-        A sketch: the standard deviation, see `sketches`.
+        bfloat16: a bound, from errors of a row `|e_i| ≤ 2^-8 (|u_i| + |u_{i-1}|)` by Cauchy and Schwarz, for updates
+        that are large beside the rounding of the weights themselves. A sketch: the standard deviation, see `sketches`.
         """
         lengths = torch.diagonal(self.gram()).clamp(min=0).sqrt()
         if self.keeping.form == BFLOAT16:
@@ -385,13 +240,10 @@ class Trajectory:
             errors = STEP * (lengths + before)
             products = errors[:, None] * lengths
             return products + products.T + errors[:, None] * errors
-        variance = torch.zeros(len(self), len(self), dtype=torch.float64)
-        for layer, kept in zip(self.space.layers, self.columns.layers, strict=True):
-            if kept.size < layer.size:
-                gram = self.gram(layer.name)
-                squares = torch.diagonal(gram)
-                variance += (squares[:, None] * squares + gram**2) / kept.size
-        return variance.sqrt()
+        nothing = torch.zeros(len(self), len(self), dtype=torch.float64)
+        if self.sketch is None:
+            return nothing
+        return nothing + self.sketch.error_variance(lambda layer, _: self.gram(layer.name)).sqrt()
 
     def _layer_gram(self, layer: Layer) -> Tensor:
         if layer in kept_layers(self.columns, len(self)):
@@ -416,35 +268,3 @@ class Trajectory:
         """
         last = len(self) if last is None else last
         return tiles(parts_of(self.segments, first, last), columns, ~self.usable[first:last])
-
-    def _no_rates(self) -> Tensor:
-        return torch.empty(0, len(self.optimizer["groups"]), dtype=torch.float64)
-
-
-def check_window(window: Window) -> Window:
-    """The window as two integers.
-
-    Raises:
-        InputError: if it is no half-open interval `(start, stop)` with `0 <= start < stop`.
-    """
-    try:
-        start, stop = (int(edge) for edge in window)
-    except (TypeError, ValueError):
-        raise InputError(f"window={window!r}: give optimizer steps as (start, stop)") from None
-    if not 0 <= start < stop:
-        raise InputError(f"window={window!r}: give optimizer steps (start, stop) with 0 <= start < stop")
-    return start, stop
-
-
-def _last_step(folder: Path) -> int:
-    """The last step that was written, if the recording was closed; else, or if that is not known, -1."""
-    try:
-        return int(read_json(folder / CLOSED)["last_step"])
-    except (RunError, KeyError, TypeError, ValueError):
-        return -1
-
-
-def dtype_of(manifest: Mapping[str, Any]) -> torch.dtype:
-    """The dtype of a run's updates and weights."""
-    kinds = {"float32": torch.float32, "float64": torch.float64}
-    return kinds[manifest["dtype"]]

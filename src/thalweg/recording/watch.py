@@ -117,11 +117,11 @@ def watch(
         left = Left()
         if resume and goes_on(folder):
             manifest, left = take_up(folder, manifest, keep if keep in FORMS else None)
-            forecast = replace(forecast, keeping=Keeping.read(manifest), every=manifest["every"])
+            forecast = replace(forecast.kept(Keeping.read(manifest)), every=manifest["every"])
         step = _first_step(first_step, left)
         write_json(folder / MANIFEST, manifest)
         (folder / CLOSED).unlink(missing_ok=True)
-        plan = Plan(folder, manifest, lock, every, rows, flush_seconds, moments, step, forecast, left)
+        plan = Plan(folder, manifest, lock, every, forecast.rows, flush_seconds, moments, step, forecast, left)
         recorder = Recorder(model, optimizers, parameters, plan)
     except BaseException as error:
         lock.release()

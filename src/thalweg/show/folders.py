@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thalweg.memory import in_bytes
 from thalweg.tables import Table
 
 
@@ -41,16 +42,6 @@ def _kept(t: Mapping[str, Any]) -> str:
 def shown(text: object) -> str:
     r"""A text with every character that a terminal would act on written as an escape: `\x1b`, `\u202e`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
-def in_bytes(count: int) -> str:
-    """A number of bytes in a unit that a person reads."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def export_summary(result: Mapping[str, Any]) -> str:

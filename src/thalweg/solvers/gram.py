@@ -20,8 +20,9 @@ from torch import Tensor
 from thalweg.directions import Directions, check_count
 from thalweg.errors import InputError
 from thalweg.recording.products import gram_times
+from thalweg.recording.record import Window
 from thalweg.recording.span import TrajectoryRows
-from thalweg.recording.trajectory import Trajectory, Window
+from thalweg.recording.trajectory import Trajectory
 from thalweg.solvers.gradients import gradient_map
 from thalweg.solvers.points import Points, check_enough, chosen_updates, mapped, rows_for, weights_after
 from thalweg.solvers.randomized import leading_pairs

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
-from thalweg.recording.trajectory import Trajectory, Window, check_window
+from thalweg.recording.record import Window, check_window
+from thalweg.recording.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
