@@ -21,7 +21,19 @@ from benchmarks.peer_measure import say
 from benchmarks.workloads import WORKLOADS, load, prepare
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-SCRIPTS = ("peers", "peers given", "products", "overhead", "layers", "warm", "growth", "recording", "pca", "sketch")
+SCRIPTS = (
+    "peers",
+    "peers given",
+    "products",
+    "overhead",
+    "layers",
+    "warm",
+    "growth",
+    "recording",
+    "pca",
+    "sketch",
+    "drift",
+)
 PARTS = (
     "about",
     *WORKLOADS,
@@ -35,6 +47,10 @@ PARTS = (
     "digits",
     "characters",
     "plot",
+    "level",
+    "power",
+    "directions",
+    "half-lives",
 )
 ORDER = [f"{script}: {part}" for script in SCRIPTS for part in PARTS]
 _SECTION = re.compile(r"<!-- (?!end of )([^>]*?) -->\n(.*?)\n<!-- end of \1 -->\n*", re.DOTALL)

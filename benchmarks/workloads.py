@@ -22,8 +22,8 @@ from thalweg.losses import Loss
 from thalweg.problem import Problem
 from thalweg.task import Task
 from thalweg.tasks.characters import characters_task
-from thalweg.tasks.digits import train
-from thalweg.tasks.fashion_mnist import cross_entropy_of_output, fashion_mnist_task, output_of_inputs
+from thalweg.tasks.digits import cross_entropy_of_output, output_of_inputs, train
+from thalweg.tasks.fashion_mnist import fashion_mnist_task
 from thalweg.tasks.resnet import resnet_task
 
 Batches = list[tuple[Tensor, Tensor]]

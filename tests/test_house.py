@@ -30,6 +30,7 @@ ORDER = (
     "collectives",
     "tables",
     "directions",
+    "rank_one",
     "runs",
     "batches",
     "survey",

@@ -15,10 +15,16 @@ tw.report("runs/a")
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING
 
+from thalweg.analysis.alignment import Alignment, weight_alignment
+from thalweg.analysis.approximation import hessian_from
+from thalweg.analysis.drift import Drift, drift, drift_scan
+from thalweg.analysis.layer_ranking import rank_layers
 from thalweg.analysis.layers import layer_spectra
 from thalweg.analysis.nulls import Null, holm
 from thalweg.analysis.overlap import Overlap, overlap
+from thalweg.analysis.ranking import rank_directions
 from thalweg.analysis.sampling import Halves, halves
+from thalweg.analysis.singular import singular_curvature
 from thalweg.directions import Directions, Rows, layer_matched_directions, random_directions
 from thalweg.errors import (
     InputError,
@@ -37,6 +43,7 @@ from thalweg.recording import Recorder, Trajectory, open_run, watch
 from thalweg.solvers.density import Average, SpectralDensity, spectral_density
 from thalweg.solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
 from thalweg.solvers.lanczos import eigenpairs
+from thalweg.solvers.svd import weight_svd
 from thalweg.solvers.trace import TraceEstimate, trace
 from thalweg.space import ParameterSpace
 from thalweg.tables import Table
@@ -72,8 +79,10 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Alignment",
     "Average",
     "Directions",
+    "Drift",
     "FiniteDifferenceHessian",
     "FunctionOperator",
     "Halves",
@@ -101,9 +110,12 @@ __all__ = [
     "Trajectory",
     "__version__",
     "analyse",
+    "drift",
+    "drift_scan",
     "eigenpairs",
     "gradient_pca",
     "halves",
+    "hessian_from",
     "holm",
     "layer_matched_directions",
     "layer_spectra",
@@ -111,11 +123,16 @@ __all__ = [
     "open_run",
     "overlap",
     "random_directions",
+    "rank_directions",
+    "rank_layers",
     "report",
+    "singular_curvature",
     "spectral_density",
     "trace",
     "update_pca",
     "watch",
+    "weight_alignment",
     "weight_path",
     "weight_pca",
+    "weight_svd",
 ]

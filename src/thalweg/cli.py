@@ -21,6 +21,9 @@ from thalweg.tables import Table
 from thalweg.tasks.loading import load_task, parse_settings
 from thalweg.version import __version__
 
+SHOWN = 8
+"""Directions in a summary."""
+
 app = typer.Typer(
     name="thalweg",
     help="Find the parameter directions of a neural network that matter, and how sure that is.",
@@ -199,6 +202,16 @@ def summary(result: dict[str, Any]) -> str:
          "of the net's": r["share_of_net"], "update energy": r["update_energy"]}
         for r in result["layers"]
     ]  # fmt: skip
+    orders = [
+        {"layer": r["layer"], "gain of its best step": r["gain"], "to tune": _order(r, "fine_tuning"),
+         "cost of noise": r["noise_cost"], "to compress": _order(r, "compression")}
+        for r in result["layers"]
+    ]  # fmt: skip
+    best = [
+        {"direction": f"{r['label']} {r['index'] + 1}", "curvature": r["curvature"], "predicted gain": r["gain"],
+         "held-out": r["gain_held_out"], "layers": r["layers"], "words": r["words"]}
+        for r in result["directions"][:SHOWN]
+    ]  # fmt: skip
     values = ", ".join(f"{value:.4g}" for value in last["spectrum"]["values"])
     return "\n".join(
         [
@@ -209,10 +222,34 @@ def summary(result: dict[str, Any]) -> str:
             "",
             str(Table.of(layers)),
             "",
+            str(Table.of(orders)),
+            "",
+            f"largest predicted gains of one step, of {len(result['directions'])} directions; productive: untested",
+            str(Table.of(best)),
+            "",
+            drift_text(result["drift"]),
             f"updates and curvature: {result['verdict']['word']}; whether working along them pays is untested",
             f"{result['cost']['products']} products, {result['cost']['seconds']['total']:.1f} s",
         ]
     )
+
+
+def drift_text(drift: dict[str, Any]) -> str:
+    """One line about the drift."""
+    if "found" not in drift:
+        return f"drift: not tested ({drift['reason']})"
+    where = f"steps {drift['window'][0]} to {drift['window'][1] - 1}, p {drift['p_value']:.3g}"
+    if not drift["found"]:
+        return f"drift: no evidence ({where})"
+    half = drift["half_life"]
+    pace = f"half-life {half:.4g} steps" if half is not None else drift["reason"]
+    return f"drift: found ({where}), {drift['share']:.0%} of the updates' energy; {drift['model']}: {pace}"
+
+
+def _order(record: dict[str, Any], name: str) -> str:
+    """A rank with its interval."""
+    low, high = record[f"{name}_low"], record[f"{name}_high"]
+    return str(record[name]) if low is None or low == high else f"{record[name]} ({low:.0f} to {high:.0f})"
 
 
 def _shows(quiet: bool) -> bool:

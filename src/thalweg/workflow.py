@@ -16,9 +16,13 @@ from typing import Any
 import torch
 
 from thalweg.analysis.agreement import agreement_row, correct, verdict
+from thalweg.analysis.drift import Drift
+from thalweg.analysis.drift_record import drift_record
+from thalweg.analysis.layer_ranking import PROBES, rank_layers
 from thalweg.analysis.layers import layer_spectra
 from thalweg.analysis.overlap import overlap
 from thalweg.analysis.random_walk import random_walk
+from thalweg.analysis.ranking import rank_directions
 from thalweg.analysis.sampling import halves
 from thalweg.analysis.stages import stage_name, stage_windows
 from thalweg.costs import Costs, peak_memory
@@ -170,7 +174,9 @@ class _Measurement:
         correct(stages)
         self.run.save_directions("eigenvectors", pairs)
         loss, held_out = self._losses(there, pairs)
-        layers = self._layers(there, graphs, pairs)
+        found, drift = self._drift(pairs)
+        layers = self._layers(there, graphs, pairs, found)
+        directions = self._directions(there, pairs, windows[-1], found)
         return {
             "format": 1,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -186,6 +192,8 @@ class _Measurement:
             "components": self._explained(windows),
             "path": self._path(windows),
             "heat_map": self._heat_map(pairs, windows[-1]),
+            "drift": drift,
+            "directions": directions,
             "layers": layers,
             "verdict": verdict(stages[-1], layers),
         }
@@ -280,6 +288,54 @@ class _Measurement:
             self.costs.products += len(pairs)
         return loss, {"curvature": curvature, **other.describe()}
 
+    def _drift(self, pairs: Directions) -> tuple[Drift | None, dict[str, Any]]:
+        self.say("the drift")
+        with self.costs.timed("drift"):
+            try:
+                problem = self.problem if self._moves_along else None
+                found, record = drift_record(self.trajectory, pairs, problem, self.held_out, seed=self.settings.seed)
+            except InputError as error:
+                return None, {"reason": str(error)}
+        if found is not None and self._moves_along:
+            self.run.save_directions("drift", found.direction)
+            self.costs.products += found.ahead.products if found.ahead is not None else 0
+        return found, record
+
+    @property
+    def _moves_along(self) -> bool:
+        """Whether directions in the trajectory's span can be made as vectors; from a sketch only their products can."""
+        return self.trajectory.sketch is None
+
+    def _directions(
+        self, there: Problem, pairs: Directions, window: Window, found: Drift | None
+    ) -> list[dict[str, Any]]:
+        """Every direction in one table: eigenvectors, components, drift, gradient."""
+        self.say("every direction's gain")
+        assert pairs.values is not None
+        sets = [pairs]
+        for source in ("updates", "weights") if self._moves_along else ():
+            components = self._found(source, window)
+            if isinstance(components, Directions):
+                sets.append(components.first(min(self.settings.k, len(components))))
+        if found is not None and self._moves_along:
+            sets.append(found.direction)
+        gradient = there.gradient()
+        if bool(gradient.any()):
+            sets.append(Directions(gradient[None], label="gradient", space=there.space))
+        with self.costs.timed("directions"):
+            table = rank_directions(
+                there,
+                sets,
+                self.held_out,
+                trajectory=self.trajectory,
+                window=window,
+                drift=found,
+                top=float(pairs.values[0]),
+                memory_budget=self.memory_budget,
+            )
+        self.costs.products += len(table) * (1 if self.held_out is None else 2)
+        return table.to_json()
+
     def _sampling(self, there: Problem) -> dict[str, Any] | None:
         if sum(there.survey.samples) < 4:
             return None
@@ -347,10 +403,15 @@ class _Measurement:
         squared = overlap(pairs, head, draws=2).matrix
         return {"rows": "eigenvectors", "columns": "updates", "window": list(window), "squared": squared.tolist()}
 
-    def _layers(self, there: Problem, graphs: GradientGraphs, pairs: Directions) -> list[dict[str, Any]]:
+    def _layers(
+        self, there: Problem, graphs: GradientGraphs, pairs: Directions, found: Drift | None
+    ) -> list[dict[str, Any]]:
         self.say("every layer's own curvature")
         with self.costs.timed("layers"):
             table = layer_spectra(there, 1, whole=pairs, tol=self.settings.tol, seed=self.settings.seed, graphs=graphs)
+            ranked = rank_layers(there, drift=found, seed=self.settings.seed, memory_budget=self.memory_budget)
+        orders = {record["layer"]: record for record in ranked.to_json()}
+        self.costs.products += len(orders) + PROBES
         energy = {layer.name: float(self.trajectory.gram(layer.name).trace()) for layer in there.space.layers}
         weights = there.weights().double()
         squares = {layer.name: float((weights[layer.span] ** 2).sum()) for layer in there.space.layers}
@@ -365,6 +426,7 @@ class _Measurement:
             record["update_energy"] = energy[name] / (sum(energy.values()) or 1.0)
             record["weight_energy"] = squares[name] / (sum(squares.values()) or 1.0)
             record["eigenvector_energy"] = stiff[name]
+            record |= {key: value for key, value in orders[name].items() if not key.startswith("update_energy")}
             out.append(record)
         return out
 

@@ -74,13 +74,19 @@ def analysis() -> dict[str, Any]:
             {
                 "layer": layer, "depth": depth, "parameters": size, "values": [values[0] * share],
                 "residuals": [values[0] * 2e-4], "share_of_net": share, "update_energy": update,
-                "weight_energy": weight, "eigenvector_energy": eigen,
+                "weight_energy": weight, "eigenvector_energy": eigen, "gain": 2e-4 / (depth + 1), "gain_low": 1e-4,
+                "gain_high": 3e-4, "fine_tuning": depth + 1, "fine_tuning_low": 1.0, "fine_tuning_high": 3.0,
+                "trace": 31.2, "trace_error": 1.1, "noise_cost": 0.4, "noise_cost_low": 0.31, "noise_cost_high": 0.52,
+                "compression": 4 - depth, "compression_low": 4.0 - depth, "compression_high": 4.0 - depth,
+                "drift_share": 0.25,
             }
             for depth, ((layer, size), share, update, weight, eigen) in enumerate(
                 zip(LAYERS, [0.41, 0.23, 0.31, 0.66], [0.31, 0.25, 0.3, 0.14], [0.29, 0.36, 0.31, 0.04],
                     [0.24, 0.14, 0.2, 0.42], strict=True)
             )
         ],
+        "drift": drift(),
+        "directions": directions(),
         "cost": {
             "seconds": {"spectrum": 11.2, "layers": 3.4, "trajectory": 0.81, "sampling": 2.9, "total": 18.7},
             "products": 1234,
@@ -95,6 +101,60 @@ def analysis() -> dict[str, Any]:
             "best_source": "gradients", "best_captured": last["agreement"][12]["captured"], "stiffest_layer": "7",
         },
     }  # fmt: skip
+
+
+def drift() -> dict[str, Any]:
+    """A drift whose speed falls as a power law."""
+    clock = [460 + 23 * (i + 0.5) for i in range(20)]
+    middle = sum(clock) / 20
+    values = [(tick / middle) ** -1.2 * (1 + 0.05 * (-1) ** i) for i, tick in enumerate(clock)]
+    losses = [
+        {"steps": steps, "distance": 0.002 * steps,
+         "train": 0.00412 * 0.9995**steps, "held_out": 0.0913 * 0.9999**steps,
+         "train_control": 0.00412 + 1e-7 * steps**2, "held_out_control": 0.0913 + 1e-7 * steps**2}
+        for steps in (0, 1, 10, 100, 1000)
+    ]  # fmt: skip
+    scan = [
+        {"start": 147 * i, "stop": 147 * (i + 1), "p_value": 1 / 128, "p_holm": 6 / 128, "share": 0.02 * i,
+         "cosine": 0.2 * i, "lasting": i > 1}
+        for i in range(6)
+    ]  # fmt: skip
+    return {
+        "found": True, "p_value": 1 / 512, "level": 0.05, "cosine": 0.96, "share": 0.12, "share_error": 0.01,
+        "persistence": {"cosine": 0.88, "corrected": 0.94, "interval": [0.9, 0.98]}, "speed": 0.002,
+        "model": "power law", "half_life": None, "half_life_interval": None, "half_life_word": "law",
+        "reason": "the speeds follow a power law better than an exponential, which has no half-life",
+        "distance_left": None, "curvature": 0.02, "curvature_held_out": 0.03, "slope": -0.01, "rate": 0.001,
+        "rate_expected": 0.02, "optimizer_is_adaptive": False, "loss_gain_left": None, "p_value_without_decay": None,
+        "ahead": losses, "scan": scan, "in_stiff": 0.0003, "in_stiff_by_chance": 10 / P,
+        "speeds": {
+            "clock": clock, "values": values,
+            "fits": [
+                {"name": "constant", "rate": 0.0, "interval": [0.0, 0.0], "amplitude": 1.0, "aicc": -31.0},
+                {"name": "exponential", "rate": 0.0017, "interval": [0.0015, 0.0019], "amplitude": 0.98, "aicc": -70.1},
+                {"name": "power law", "rate": 1.2, "interval": [1.1, 1.3], "amplitude": 1.0, "aicc": -82.4},
+            ],
+        },
+        "layers": [
+            {"layer": layer, "p_value": 0.01, "p_holm": 0.04, "share": 0.1, "share_error": 0.01, "found": True}
+            for layer, _ in LAYERS
+        ],
+        "window": [460, 920], "layer": None, "rows": 460, "rows_left_out": 0, "blocks": 10, "block_length": 45,
+        "rows_summed": 1, "momentum": 0.9, "autoregression": [], "correlation_left": 0.01, "metric_share": 0.2,
+    }  # fmt: skip
+
+
+def directions() -> list[dict[str, Any]]:
+    """A few rows of the table of directions."""
+    kinds = [("gradient", 0, ""), ("drift", 0, "drifting"), ("Hessian eigenvectors", 0, "stiff"),
+             ("PCA of updates", 3, ""), ("PCA of weights", 9, "sloppy")]  # fmt: skip
+    return [
+        {"label": label, "index": index, "curvature": 3.1 / (place + 1), "slope": -0.004, "gradient_share": 0.2,
+         "noise": 0.002, "alignment": 0.01, "alignment_by_chance": 1 / P, "gain": 1e-5 / (place + 1),
+         "bounded": place == 1, "curvature_held_out": 5.0, "gain_held_out": -2e-6, "update_share": 0.02,
+         "layers": "1 60%, 3 24%", "words": words, "productive": "untested"}
+        for place, (label, index, words) in enumerate(kinds)
+    ]  # fmt: skip
 
 
 def _stage(name: str, step: int, level: float, rng: np.random.Generator) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from thalweg.show.numbers import count, number, percent, seconds
 from thalweg.show.report import render, report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-SECTIONS = ("path", "explained", "eigenvalues", "agreement", "heat_map", "layers", "cost", "limits", "again")
+SECTIONS = (
+    "path", "explained", "drift", "eigenvalues", "agreement", "heat_map", "layers", "directions", "cost", "limits",
+    "again",
+)  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -105,7 +108,7 @@ def test_ids_are_unique(pages):
 def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
     tags = Reader(pages["en"]).tags
     plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 4 + 1 + 2
+    assert len(plots) == 2 + 2 + 2 + 2 + 4 + 1 + 2
     assert all(a["role"] == "img" and a["aria-label"] for a in plots)
     identifiers = {a["id"] for _, a in tags if "id" in a}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
@@ -143,7 +146,10 @@ def test_languages_agree_in_every_number(pages):
 def test_nothing_is_productive_before_a_trial(pages):
     text = Reader(pages["en"]).text
     assert "is undecided: no trial has run" in text
-    assert text.count("productive") == text.count("Untested: whether any direction is productive") == 1
+    untested = text.count("Untested: whether any direction is productive")
+    question = text.count("Whether any of them is productive stays a question")
+    assert untested == question == 1
+    assert text.count("productive") == 2
 
 
 @pytest.mark.parametrize("word", ["agreement", "no agreement", "mixed"])
@@ -187,7 +193,7 @@ def test_bold_mathematics_is_not_read_into_a_name():
     assert r">$\frac{1}{2}$</text>" in render(data, "en")
 
 
-NEEDED = ("path", "components", "stages", "heat_map", "layers", "cost", "command")
+NEEDED = ("path", "components", "stages", "heat_map", "layers", "drift", "directions", "cost", "command")
 
 
 def test_missing_parts_leave_a_sentence():
@@ -207,6 +213,36 @@ def test_an_empty_analysis_is_still_a_page():
     text = Reader(render({"format": 1}, "en")).text
     assert "No verdict" in text
     assert text.count("Left out:") == len(NEEDED) + 1
+
+
+TOLD = {"model": "exponential", "half_life": 210.4, "half_life_interval": [180.0, 260.0], "distance_left": 0.31}
+ALONE = {"ahead": [], "layers": [], "scan": [], "in_stiff": None}
+NO_COSINE = {"cosine": 0.5, "corrected": None, "interval": None}
+DRIFTS = {
+    "told": ({"half_life_word": "told", **TOLD}, "to half in 210 steps (180 to 260)"),
+    "constant": ({"half_life_word": "law", "model": "constant"}, "does not fall"),
+    "unseen": ({"half_life_word": "unseen", "model": "exponential"}, "cannot be told"),
+    "undecided": ({"half_life_word": "undecided", "model": "undecided"}, "about equally well"),
+    "power": ({}, "with exponent 1.2"),
+    "decay": ({"p_value_without_decay": 0.031}, "With weight decay’s own part taken out"),
+    "none": ({"found": False, "p_value": 0.42, "half_life_word": "no drift"}, "No evidence of a drift"),
+    "alone": ({**ALONE, "persistence": NO_COSINE}, "keep moving in one direction"),
+}
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_each_verdict_on_the_drift_has_its_sentence(name):
+    change, sentence = DRIFTS[name]
+    data = analysis()
+    data["drift"] |= change
+    assert sentence in Reader(render(data, "en")).text
+    Reader(render(data, "ja"))
+
+
+def test_a_run_too_short_for_the_drift_says_so():
+    data = analysis()
+    data["drift"] = {"reason": "the run has 30 usable rows"}
+    assert "the run has 30 usable rows" in Reader(render(data, "en")).text
 
 
 def test_missing_pieces_do_no_harm():

@@ -66,7 +66,7 @@ def layer_spectra(
     for number, layer in enumerate(layers):
         if progress is not None:
             progress(layer.name, number + 1, len(layers))
-        block = HessianOperator(graphs, _only(layer.name))
+        block = HessianOperator(graphs, only(layer.name))
         start = _start(whole, layer)
         pairs = eigenpairs(block, min(k, layer.size), tol=tol, seed=seed, certify=certify, start=start)
         pass_on_interrupt(pairs)
@@ -103,6 +103,6 @@ def _start(whole: Directions, layer: Layer) -> Directions | None:
     return Directions(part, whole.values) if bool(part.any()) else None
 
 
-def _only(wanted: str) -> Callable[[str], bool]:
+def only(wanted: str) -> Callable[[str], bool]:
     """True for one layer, whatever its name would mean as a glob."""
     return lambda name: name == wanted

@@ -1,6 +1,6 @@
 """One colour for one thing, in light and in dark.
 
-The five hues are those of Okabe and Ito (2008), darkened or lightened for contrast against the paper; each also has
+The hues are those of Okabe and Ito (2008), darkened or lightened for contrast against the paper; each also has
 its own marker, so that no reader depends on hue. Plots are drawn in the light colours; `svg` turns every one of them
 into a CSS class, whose value follows the reader's colour scheme.
 """
@@ -18,6 +18,7 @@ LIGHT = {
     "weights": "#cf5a00",
     "gradients": "#008f68",
     "eigenvectors": "#a23b7c",
+    "drift": "#8a6a00",
     "chance": "#868d94",
 }
 DARK = {
@@ -29,10 +30,11 @@ DARK = {
     "weights": "#f4924c",
     "gradients": "#3cc79b",
     "eigenvectors": "#e38fc3",
+    "drift": "#dcb63a",
     "chance": "#8f979e",
 }
-HUES = ("updates", "weights", "gradients", "eigenvectors", "chance")
-MARKERS = {"updates": "o", "weights": "s", "gradients": "^", "eigenvectors": "D", "chance": "|"}
+HUES = ("updates", "weights", "gradients", "eigenvectors", "drift", "chance")
+MARKERS = {"updates": "o", "weights": "s", "gradients": "^", "eigenvectors": "D", "drift": "v", "chance": "|"}
 LEVELS = 8
 """Number of tints of a hue, from the palest, 0, to the hue itself, `LEVELS - 1`."""
 

@@ -307,6 +307,87 @@ def layer_shares(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words) 
     style.frame(axes, grid="x")
 
 
+LAW_DASHES: Mapping[str, Any] = {"constant": (0, (1, 2)), "exponential": (0, (4, 3)), "power law": "solid"}
+
+
+def drift_speeds(axes: Axes, speeds: Mapping[str, Any], words: Words) -> None:
+    """Speed of the drift in each block, over its mean, with the three laws fitted to it.
+
+    Args:
+        axes: drawn on.
+        speeds: `clock`, `values` and `fits` of a drift.
+        words: the language of the labels.
+    """
+    clock, values = speeds["clock"], speeds["values"]
+    axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
+    middle = sum(clock) / len(clock)
+    along = [clock[0] + (clock[-1] - clock[0]) * part / 80 for part in range(81)]
+    for fit in speeds["fits"]:
+        shapes = {
+            "constant": lambda tick, fit=fit: fit["amplitude"],
+            "exponential": lambda tick, fit=fit: fit["amplitude"] * math.exp(-fit["rate"] * (tick - middle)),
+            "power law": lambda tick, fit=fit: fit["amplitude"] * (tick / middle) ** -fit["rate"],
+        }
+        axes.plot(
+            along,
+            [shapes[fit["name"]](tick) for tick in along],
+            color=colour("muted"),
+            linewidth=1.4,
+            linestyle=LAW_DASHES[fit["name"]],
+            label=words.plain(f"law.{fit['name']}"),
+            zorder=2,
+        )
+    axes.plot(clock, values, MARKERS["drift"], color=colour("drift"), markersize=6, zorder=3)
+    low, high = min(values), max(values)
+    axes.set_ylim(min(low, 0) - 0.08 * (high - low), high + 0.12 * (high - low))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(words.plain("plot.clock"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.speed"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
+def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Loss further along the drift less the loss now, beside random directions of the same length.
+
+    Args:
+        axes: drawn on.
+        rows: a drift's `ahead`; the first is the place itself.
+        words: the language of the labels.
+    """
+    here, ahead = rows[0], rows[1:]
+    steps = [row["steps"] for row in ahead]
+    shown: list[float] = []
+    for key, mark, line, hue in (
+        ("train_control", "", (0, (4, 3)), "chance"),
+        ("held_out_control", "", (0, (1, 2)), "chance"),
+        ("train", "o", "solid", "drift"),
+        ("held_out", "v", "solid", "drift"),
+    ):
+        if here.get(key) is None:
+            continue
+        change = [row[key] - here[key] for row in ahead]
+        face = colour("paper") if key == "train" else colour(hue)
+        axes.plot(
+            steps, change, color=colour(hue), linestyle=line, linewidth=1.6, marker=mark or None, markersize=6,
+            markerfacecolor=face, label=words.plain(f"ahead.{key}"), zorder=3 if mark else 2,
+        )  # fmt: skip
+        shown += change if mark else []
+    axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
+    largest = max((abs(value) for value in shown if math.isfinite(value)), default=1.0) or 1.0
+    axes.set_yscale("symlog", linthresh=max(largest * 1e-3, 1e-12))
+    axes.yaxis.set_major_locator(FixedLocator([sign * largest * 10**-power for sign in (-1, 1) for power in (0, 1, 2)]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.number(value, 1)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(words.plain("plot.steps_ahead"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.loss_change"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
 def _curve(axes: Axes, source: str, values: Sequence[float], words: Words) -> None:
     dashes = {"random_walk": (0, (4, 3)), "random_updates": (0, (1, 2))}
     places = range(1, len(values) + 1)

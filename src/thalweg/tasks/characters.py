@@ -21,7 +21,8 @@ from torch.nn import functional
 from thalweg.errors import InputError
 from thalweg.losses import Loss
 from thalweg.task import Task
-from thalweg.tasks.fashion_mnist import cross_entropy_of_output, in_batches, output_of_inputs
+from thalweg.tasks.digits import cross_entropy_of_output, output_of_inputs
+from thalweg.tasks.fashion_mnist import in_batches
 
 CHARACTERS = 128
 """ASCII."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thalweg.errors import InputError, MissingExtraError
+from thalweg.losses import Loss
 from thalweg.task import Task
 
 HELD_OUT = 360
@@ -47,7 +48,7 @@ def digits_task(hidden: Sequence[int] = (128, 64), batch: int = 256, seed: int =
         model = nn.Sequential(*layers[:-1])
     return Task(
         model=model,
-        loss=cross_entropy,
+        loss=Loss(output_of_inputs, cross_entropy_of_output),
         train=_batches(images[HELD_OUT:], labels[HELD_OUT:], batch),
         held_out=_batches(images[:HELD_OUT], labels[:HELD_OUT], batch),
         optimizer=lambda network: torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9),
@@ -55,10 +56,15 @@ def digits_task(hidden: Sequence[int] = (128, 64), batch: int = 256, seed: int =
     )
 
 
-def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
-    """Mean cross-entropy of a batch (images, labels)."""
-    images, labels = batch
-    return functional.cross_entropy(model(images), labels)
+def output_of_inputs(model: nn.Module, batch: Any) -> Tensor:
+    """What the model makes of the inputs of a batch (inputs, targets)."""
+    output: Tensor = model(batch[0])
+    return output
+
+
+def cross_entropy_of_output(output: Tensor, batch: Any) -> Tensor:
+    """Mean cross-entropy; classes in the last dimension of the output, whatever stands before it."""
+    return functional.cross_entropy(output.reshape(-1, output.shape[-1]), batch[1].reshape(-1))
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:

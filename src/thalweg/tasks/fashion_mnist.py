@@ -14,17 +14,16 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from thalweg.errors import InputError
 from thalweg.losses import Loss
 from thalweg.task import Task
-from thalweg.tasks.digits import accuracy
+from thalweg.tasks.digits import accuracy, cross_entropy_of_output, output_of_inputs
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts the files."""
@@ -126,17 +125,6 @@ def read(part: Part) -> tuple[Tensor, Tensor]:
 def folder() -> Path:
     """Where the files are looked for."""
     return Path(os.environ.get(VARIABLE) or FOLDER)
-
-
-def output_of_inputs(model: nn.Module, batch: Any) -> Tensor:
-    """What the model makes of the inputs of a batch (inputs, targets)."""
-    output: Tensor = model(batch[0])
-    return output
-
-
-def cross_entropy_of_output(output: Tensor, batch: Any) -> Tensor:
-    """Mean cross-entropy; classes in the last dimension of the output, whatever stands before it."""
-    return functional.cross_entropy(output.reshape(-1, output.shape[-1]), batch[1].reshape(-1))
 
 
 def in_batches(inputs: Tensor, targets: Tensor, batch: int) -> list[tuple[Tensor, Tensor]]:

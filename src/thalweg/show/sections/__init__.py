@@ -9,6 +9,8 @@ from thalweg.show.messages import Words
 from thalweg.show.sections.base import Section
 from thalweg.show.sections.closing import again, cost, limits
 from thalweg.show.sections.curvature import eigenvalues, layers
+from thalweg.show.sections.directions import directions
+from thalweg.show.sections.drift import drift
 from thalweg.show.sections.overlaps import agreement, heat_map
 from thalweg.show.sections.trajectory import explained, path
 
@@ -17,10 +19,12 @@ Builder = Callable[[Mapping[str, Any], Words], Section]
 SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
     ("path", ("path",), path),
     ("explained", ("components",), explained),
+    ("drift", ("drift",), drift),
     ("eigenvalues", ("stages",), eigenvalues),
     ("agreement", ("stages",), agreement),
     ("heat_map", ("heat_map",), heat_map),
     ("layers", ("layers",), layers),
+    ("directions", ("directions",), directions),
     ("cost", ("cost",), cost),
     ("limits", (), limits),
     ("again", ("command",), again),

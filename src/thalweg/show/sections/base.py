@@ -37,8 +37,8 @@ class Key:
     """One entry of a legend.
 
     Attributes:
-        mark: its shape in `marks.html.j2`: "disc", "ring", "square", "triangle", "diamond", "tick", "bar", "line",
-            "dash" or "dots"; a "step" is part of a scale, and nothing makes it a heading.
+        mark: its shape in `marks.html.j2`: "disc", "ring", "square", "triangle", "wedge", "diamond", "tick", "bar",
+            "line", "dash" or "dots"; a "step" is part of a scale, and nothing makes it a heading.
         hue: its class in the palette.
         text: what it stands for.
     """

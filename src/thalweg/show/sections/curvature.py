@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from thalweg.show import plots, style
@@ -150,7 +150,7 @@ def layers(analysis: Mapping[str, Any], words: Words) -> Section:
             Key("diamond", "eigenvectors", words("layers.eigenvector_energy")),
         ),
         reading=reading(words, "layers"),
-        grids=(_layers_table(rows, words),),
+        grids=(_layers_table(rows, words), *_orders(rows, words)),
     )
 
 
@@ -192,3 +192,34 @@ def _layers_table(rows: Sequence[Mapping[str, Any]], words: Words) -> Grid:
         for layer in rows
     ]
     return grid(words, "layers.table", heads, cells)
+
+
+def _orders(rows: Sequence[Mapping[str, Any]], words: Words) -> tuple[Grid, ...]:
+    """In which order to tune and to compress, with intervals over batches."""
+    if not all("fine_tuning" in layer for layer in rows):
+        return ()
+    heads = ["layer", "tuning", "gain", "compressing", "noise_cost", "trace", "drift_share"]
+    cells = [
+        (
+            clean(layer["layer"]),
+            _ranged(layer, "fine_tuning", words, count),
+            _ranged(layer, "gain", words, number),
+            _ranged(layer, "compression", words, count),
+            _ranged(layer, "noise_cost", words, number),
+            words.plain("layers.with_error", value=number(layer["trace"]), error=number(layer["trace_error"], 2)),
+            percent(layer.get("drift_share")),
+        )
+        for layer in rows
+    ]
+    return (grid(words, "layers.orders", heads, cells),)
+
+
+def _ranged(layer: Mapping[str, Any], key: str, words: Words, shown: Callable[[Any], str]) -> str:
+    """A value with its interval, where it has one and that is no point."""
+    value, low, high = (layer.get(key + ending) for ending in ("", "_low", "_high"))
+    if value is None or low is None or low == high:
+        return shown(value)
+    if high is None:
+        return shown(value)
+    ends = (round(low), round(high)) if shown is count else (low, high)
+    return words.plain("layers.ranged", value=shown(value), low=shown(ends[0]), high=shown(ends[1]))

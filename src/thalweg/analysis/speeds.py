@@ -1,0 +1,282 @@
+"""How fast a drift goes in each block, how that falls over time, and how sure this is.
+
+Speeds, never positions: a position along the window's own mean grows steadily even for a random walk. A block's speed
+is its mean along the direction of the blocks that are not its neighbours, in the metric of `block_means`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import optimize, stats
+
+from thalweg.analysis.block_means import BlockMeans
+from thalweg.analysis.drift_direction import APART, distant
+from thalweg.analysis.drift_test import SHARES
+
+SURE = 0.05
+"""Relative error of a drift's squared speed from which on a weaker metric is preferred to a surer one."""
+
+BLOCKS, FEW_BLOCKS, FEW_ROWS = 20, 10, 300
+
+ROUNDS = 12
+"""Of speeds and directions, each found from the other."""
+
+LEVEL = 0.90
+"""Of the intervals."""
+
+RANGE = (-6.0, 30.0)
+"""Rates that are searched, in units of one over the window's length."""
+
+POWERS = (-1.0, 8.0)
+
+CLEAR = 4.0
+"""ΔAICc from which on one model is preferred; below, the run does not say."""
+
+LEAST_CONSTANTS = 2.0
+"""Time constants that a window must hold for a half-life to be told from it."""
+
+WIDEST = 4.0
+"""How many times its lower end the upper end of a half-life's interval may be."""
+
+MEMORIES = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+"""Blocks over which noise comes back, as tried."""
+
+CONFIDENT = 0.99
+"""Of the F-test beyond which the return of noise is taken out."""
+
+Law = Callable[[float], np.ndarray]
+"""From a rate to the shape of the speeds."""
+
+ModelName = Literal["constant", "exponential", "power law", "undecided"]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A law fitted to the speeds.
+
+    Attributes:
+        name: "constant", "exponential" (`a e^(−κτ)`) or "power law" (`a τ^(−p)`).
+        rate: κ in one over the clock's unit, or p; 0 for a constant.
+        interval: of it, at `LEVEL`, by the profile of the sum of squares.
+        amplitude: a, the fitted speed at the middle of the window.
+        squares: weighted sum of squares left.
+        aicc: Akaike's criterion with its small-sample correction.
+    """
+
+    name: ModelName
+    rate: float
+    interval: tuple[float, float]
+    amplitude: float
+    squares: float
+    aicc: float
+
+
+@dataclass(frozen=True, eq=False)
+class Speeds:
+    """Speeds of the blocks and the laws that were fitted to them.
+
+    Attributes:
+        clock: middle of each block on the clock, `(J,)`.
+        values: speed of each block, `(J,)`, in the metric; their ratios matter.
+        weights: of each in the fits.
+        fits: constant, exponential, power law.
+        model: which of them is preferred by at least `CLEAR`, or "undecided".
+        kernel: the inner products they came from, `(J, J)`.
+    """
+
+    clock: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray
+    fits: tuple[Decay, ...]
+    model: ModelName
+    kernel: np.ndarray
+
+    def fit(self, name: ModelName) -> Decay:
+        """The law of that name."""
+        return next(one for one in self.fits if one.name == name)
+
+
+def speeds(blocks: BlockMeans, clock: np.ndarray) -> Speeds:
+    """Block speeds and their decay.
+
+    `v_j = Σ_i w_i s_i K_ij / Σ_i w_i s_i²` over blocks i that are no neighbours of j, with s an exponential fitted to
+    v, in turns; w is one over the noise of single steps in each block.
+
+    Args:
+        blocks: means of blocks of innovations.
+        clock: Σ η_eff at the middle of each, `(J,)`; positive, 0 is where training began.
+    """
+    matrix, weights = sure_kernel(blocks), 1 / blocks.noise
+    weights = weights / weights.mean()
+    steps = np.arange(len(blocks))
+    others = (np.abs(steps[:, None] - steps) > APART).astype(float)
+    span = float(clock[-1] - clock[0]) * len(blocks) / (len(blocks) - 1)
+    matrix = (matrix - return_of_noise(matrix, clock, weights, span)) * others
+    shape = np.full(len(blocks), math.sqrt(max(float(matrix.sum() / others.sum()), 1e-300)))
+    values = shape
+    for _ in range(ROUNDS):
+        values = matrix @ (weights * shape) / (others @ (weights * shape**2))
+        rate, amplitude, _ = _best(lambda k: _exponential(clock, k), values, weights, _scaled(RANGE, span))
+        shape = amplitude * _exponential(clock, rate)
+        if not np.isfinite(shape).all() or np.abs(shape).max() < 1e-150:
+            shape = np.full(len(blocks), abs(float(values.mean())) or 1.0)
+    return fitted(clock, values, weights, span, matrix)
+
+
+def sure_kernel(blocks: BlockMeans) -> np.ndarray:
+    """K in the weakest metric in which the drift stands out by far, or in the one in which it does most.
+
+    A strong drift that decays shows within blocks as well, and a strong metric would take it for noise.
+
+    Args:
+        blocks: means of blocks.
+    """
+    found: list[tuple[float, float]] = []
+    for share in SHARES:
+        matrix = blocks.kernel(share)
+        signal, error = distant(matrix, np.ones(len(blocks)))
+        relative = error / signal if signal > 0 else math.inf
+        if relative <= SURE:
+            return matrix
+        found.append((relative, share))
+    return blocks.kernel(min(found)[1])
+
+
+def return_of_noise(matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, span: float) -> np.ndarray:
+    """What noise alone makes of K: around a minimum it comes back, so near blocks of it have opposite signs.
+
+    `K_ij = a e^(−κ (τ_i + τ_j)) − c e^(−|i−j| / m) / √(w_i w_j)` with a, c ≥ 0 is fitted to blocks more than `APART`
+    apart. At one distance the noise's part stays as training goes on, the drift's falls; that tells them apart.
+
+    Args:
+        matrix: K, `(J, J)`.
+        clock: middle of each block.
+        weights: one over the noise of each, `(J,)`.
+        span: of the window on the clock.
+
+    Returns:
+        The second term, `(J, J)`; zeros where it does not fit clearly better than none.
+    """
+    first, second = np.triu_indices(len(matrix), APART + 1)
+    values = matrix[first, second]
+    ticks = clock[first] + clock[second] - 2 * clock.mean()
+    scale = 1 / np.sqrt(weights[first] * weights[second])
+    rates = np.linspace(*_scaled(RANGE, span), 145)
+    drifts = np.exp(-rates[:, None] * ticks)
+    best, plain = (math.inf, 0.0, 1.0), math.inf
+    size = (drifts**2).sum(axis=1)
+    alone = np.maximum(drifts @ values, 0) ** 2 / size
+    plain = float((values**2).sum() - alone.max())
+    for length in MEMORIES:
+        noise = -np.exp(-(second - first) / length) * scale
+        both, own = drifts @ noise, float(noise @ noise)
+        top, side = drifts @ values, float(noise @ values)
+        determinant = np.maximum(size * own - both**2, 1e-300)
+        a, c = (own * top - both * side) / determinant, (size * side - both * top) / determinant
+        left = np.where((a > 0) & (c > 0), (values**2).sum() - a * top - c * side, math.inf)
+        place = int(np.argmin(left))
+        if left[place] < best[0]:
+            best = float(left[place]), float(c[place]), length
+    least, height, length = best
+    free = len(values) - 4
+    if (
+        not math.isfinite(least)
+        or free < 1
+        or (plain - least) / 2 < float(stats.f.ppf(CONFIDENT, 2, free)) * least / free
+    ):
+        return np.zeros_like(matrix)
+    steps = np.arange(len(matrix))
+    found: np.ndarray = -height * np.exp(-np.abs(steps[:, None] - steps) / length) / np.sqrt(np.outer(weights, weights))
+    return found
+
+
+def fitted(clock: np.ndarray, values: np.ndarray, weights: np.ndarray, span: float, kernel: np.ndarray) -> Speeds:
+    """The three laws for given speeds; see `speeds`."""
+    middle = float(clock.mean())
+    laws = (
+        _decay("constant", lambda _: np.ones_like(clock), values, weights, None),
+        _decay("exponential", lambda k: _exponential(clock, k), values, weights, _scaled(RANGE, span)),
+        _decay("power law", lambda p: (clock / middle) ** -p, values, weights, POWERS),
+    )
+    ranked = sorted(laws, key=lambda law: law.aicc)
+    clear = ranked[1].aicc - ranked[0].aicc >= CLEAR
+    # of nested laws the simpler one needs no proof: a constant is preferred unless another is clearly better
+    best: ModelName = ranked[0].name if clear else "undecided"
+    constant = laws[0]
+    if not clear and constant.aicc - ranked[0].aicc < CLEAR and _no_decay(laws[1]):
+        best = "constant"
+    return Speeds(clock, values, weights, laws, best, kernel)
+
+
+def _no_decay(law: Decay) -> bool:
+    """Whether the exponential's interval holds a rate of zero."""
+    return law.interval[0] <= 0 <= law.interval[1]
+
+
+def _scaled(interval: tuple[float, float], span: float) -> tuple[float, float]:
+    return interval[0] / span, interval[1] / span
+
+
+def _exponential(clock: np.ndarray, rate: float) -> np.ndarray:
+    """`e^(−κ (τ − τ̄))`."""
+    found: np.ndarray = np.exp(-rate * (clock - clock.mean()))
+    return found
+
+
+def _decay(
+    name: ModelName, law: Law, values: np.ndarray, weights: np.ndarray, rates: tuple[float, float] | None
+) -> Decay:
+    """A law at its best rate, with the rate's interval by the roots of its profile."""
+    count, parameters = len(values), 2 if rates is None else 3
+
+    def squares(rate: float) -> float:
+        return _left(law(rate), values, weights)[1]
+
+    if rates is None:
+        amplitude, least = _left(law(0.0), values, weights)
+        rate, interval = 0.0, (0.0, 0.0)
+    else:
+        rate, amplitude, least = _best(law, values, weights, rates)
+        bound = least + least / max(count - 2, 1) * float(stats.t.ppf((1 + LEVEL) / 2, count - 2)) ** 2
+        interval = tuple(_edge(lambda r: squares(r) - bound, rate, end) for end in rates)  # type: ignore[assignment]
+    penalty = 2 * parameters + 2 * parameters * (parameters + 1) / max(count - parameters - 1, 1)
+    aicc = count * math.log(max(least, 1e-300) / count) + penalty
+    return Decay(name, rate, interval, amplitude, least, aicc)
+
+
+def _edge(excess: Callable[[float], float], inside: float, end: float) -> float:
+    """The first root of a profile between its minimum and an end of the range; the end where there is none."""
+    points = np.linspace(inside, end, 73)
+    values = [excess(point) for point in points]
+    for before, after, low, high in zip(points, points[1:], values, values[1:], strict=False):
+        if low < 0 <= high:
+            return float(optimize.brentq(excess, before, after))
+    return float(end)
+
+
+def _best(law: Law, values: np.ndarray, weights: np.ndarray, rates: tuple[float, float]) -> tuple[float, float, float]:
+    """Rate, amplitude and sum of squares at the least sum of squares."""
+    grid = np.linspace(*rates, 181)
+    found = [_left(law(rate), values, weights)[1] for rate in grid]
+    place = int(np.argmin(found))
+    low, high = grid[max(place - 1, 0)], grid[min(place + 1, len(grid) - 1)]
+    best = optimize.minimize_scalar(
+        lambda rate: _left(law(rate), values, weights)[1],
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-6 * (high - low)},
+    )
+    rate = float(best.x)
+    return rate, *_left(law(rate), values, weights)
+
+
+def _left(shape: np.ndarray, values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The amplitude that fits a shape best, and the weighted sum of squares left."""
+    size = float((weights * shape**2).sum())
+    amplitude = float((weights * shape * values).sum()) / size if size > 0 else 0.0
+    return amplitude, float((weights * (values - amplitude * shape) ** 2).sum())
