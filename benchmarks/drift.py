@@ -84,6 +84,12 @@ def power_law(time: np.ndarray) -> np.ndarray:
     return found
 
 
+def heavy_ball(constants: float, steps: int = 500, momentum: float = 0.9) -> float:
+    """κT of heavy ball in a well, a little more than the time constants that `η_eff λ T` promises."""
+    middle = 1 + momentum - constants * (1 - momentum) / steps
+    return -steps * math.log((middle + math.sqrt(middle**2 - 4 * momentum)) / 2)
+
+
 HALF_LIVES: dict[str, tuple[float | None, Make, float]] = {
     "s = 0.3, four time constants": (4.0, walk(power=1.5, momentum=0.9, strength=0.3, decay=4.0), 0.0),
     "s = 1, four time constants": (4.0, walk(power=1.5, momentum=0.9, strength=1.0, decay=4.0), 0.0),
@@ -100,7 +106,8 @@ HALF_LIVES: dict[str, tuple[float | None, Make, float]] = {
         walk(power=1.5, momentum=0.9, strength=0.3, decay=2.0, fading=10.0),
         0.0,
     ),
-    "a quadratic well's own decay, s = 0.3, three time constants": (3.0, well(strength=0.3, decay=3.0), 0.0),
+    "a quadratic well's own decay, s = 0.3": (heavy_ball(3.0), well(strength=0.3, decay=3.0), 0.0),
+    "a quadratic well's own decay, s = 3": (heavy_ball(3.0), well(strength=3.0, decay=3.0), 0.0),
     "power law 1.25, s = 1, from the training's beginning": (
         None,
         walk(power=1.5, momentum=0.9, strength=1.0, law=power_law),
@@ -249,7 +256,7 @@ def half_lives(runs: int) -> list[str]:
             f"{100 * names.count(kind) / runs:.0f} %" for kind in ("constant", "exponential", "power law", "undecided")
         )
         lines.append(
-            f"| {name} | {'power law' if true is None else f'{true:g}'} | {_spread(rates)} | {covered} | "
+            f"| {name} | {'power law' if true is None else f'{true:.3g}'} | {_spread(rates)} | {covered} | "
             f"{100 * told:.0f} % | {kinds} | {float(np.median(exponents)):.2f} |"
         )
         say(lines[-1])

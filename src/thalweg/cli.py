@@ -208,7 +208,7 @@ def summary(result: dict[str, Any]) -> str:
         for r in result["layers"]
     ]  # fmt: skip
     best = [
-        {"direction": f"{r['label']} {r['index'] + 1}", "curvature": r["curvature"], "predicted gain": r["gain"],
+        {"direction": _named(r), "curvature": r["curvature"], "predicted gain": r["gain"],
          "held-out": r["gain_held_out"], "layers": r["layers"], "words": r["words"]}
         for r in result["directions"][:SHOWN]
     ]  # fmt: skip
@@ -244,6 +244,11 @@ def drift_text(drift: dict[str, Any]) -> str:
     half = drift["half_life"]
     pace = f"half-life {half:.4g} steps" if half is not None else drift["reason"]
     return f"drift: found ({where}), {drift['share']:.0%} of the updates' energy; {drift['model']}: {pace}"
+
+
+def _named(record: dict[str, Any]) -> str:
+    """A direction's name; the drift and the gradient are one of their kind."""
+    return record["label"] if record["label"] in ("drift", "gradient") else f"{record['label']} {record['index'] + 1}"
 
 
 def _order(record: dict[str, Any], name: str) -> str:

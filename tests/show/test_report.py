@@ -225,6 +225,7 @@ DRIFTS = {
     "undecided": ({"half_life_word": "undecided", "model": "undecided"}, "about equally well"),
     "power": ({}, "with exponent 1.2"),
     "decay": ({"p_value_without_decay": 0.031}, "With weight decay’s own part taken out"),
+    "ahead": ({}, "for 1,000 more steps at its last speed"),
     "none": ({"found": False, "p_value": 0.42, "half_life_word": "no drift"}, "No evidence of a drift"),
     "alone": ({**ALONE, "persistence": NO_COSINE}, "keep moving in one direction"),
 }

@@ -203,14 +203,18 @@ def _against(blocks: BlockMeans, share: float) -> np.ndarray:
 
 
 def distant(matrix: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """`Σ a_i a_j X_ij` over blocks more than `APART` apart, made up for the pairs left out, and its standard error."""
+    """`Σ a_i a_j X_ij` over blocks more than `APART` apart, made up for the pairs left out, and its standard error.
+
+    The error is what `X_ij` differ from `c a_i a_j` by, as they are for a drift that goes as fast as a says.
+    """
     steps = np.arange(len(matrix))
     far = np.abs(steps[:, None] - steps) > APART
     pairs = np.outer(weights, weights)
-    scale = pairs.sum() / pairs[far].sum()
-    mean = (pairs * matrix)[far].sum() / pairs[far].sum()
-    spread = (pairs * (matrix - mean))[far]
-    return float(mean * pairs.sum()), float(scale * math.sqrt(2 * (spread**2).sum()))
+    total = float((pairs * matrix)[far].sum())
+    fit = total / float((pairs[far] ** 2).sum())
+    left = (pairs * (matrix - fit * pairs))[far]
+    scale = float(pairs.sum() / pairs[far].sum())
+    return total * scale, scale * math.sqrt(2 * float((left**2).sum()))
 
 
 def _corrected(kernel: np.ndarray, first: np.ndarray, last: np.ndarray) -> float | None:

@@ -1,25 +1,29 @@
 """How fast a drift goes in each block, how that falls over time, and how sure this is.
 
 Speeds, never positions: a position along the window's own mean grows steadily even for a random walk. A block's speed
-is its mean along the direction of the blocks that are not its neighbours, in the metric of `block_means`.
+is its mean along the direction of the other blocks, in the metric of `block_means`; no block is projected on itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import optimize, stats
 
 from thalweg.analysis.block_means import BlockMeans
-from thalweg.analysis.drift_direction import APART, distant
+from thalweg.analysis.drift_direction import APART
 from thalweg.analysis.drift_test import SHARES
 
 SURE = 0.05
-"""Relative error of a drift's squared speed from which on a weaker metric is preferred to a surer one."""
+"""Relative error of a drift's squared speed from which on a weaker metric is preferred to a strong one."""
+
+STRONG = 0.8
+"""Share of the noise's rank that the metric takes out otherwise; chosen beforehand, since the choice of the surest one
+makes intervals too narrow."""
 
 BLOCKS, FEW_BLOCKS, FEW_ROWS = 20, 10, 300
 
@@ -104,8 +108,9 @@ class Speeds:
 def speeds(blocks: BlockMeans, clock: np.ndarray) -> Speeds:
     """Block speeds and their decay.
 
-    `v_j = Σ_i w_i s_i K_ij / Σ_i w_i s_i²` over blocks i that are no neighbours of j, with s an exponential fitted to
-    v, in turns; w is one over the noise of single steps in each block.
+    `v_j = Σ_i w_i s_i K_ij / Σ_i w_i s_i²` over the other blocks i, with s an exponential fitted to v, in turns; w is
+    one over the noise of single steps in each block. Where noise comes back (see `return_of_noise`), its part is taken
+    out of K and neighbours are left out as well.
 
     Args:
         blocks: means of blocks of innovations.
@@ -113,41 +118,71 @@ def speeds(blocks: BlockMeans, clock: np.ndarray) -> Speeds:
     """
     matrix, weights = sure_kernel(blocks), 1 / blocks.noise
     weights = weights / weights.mean()
-    steps = np.arange(len(blocks))
-    others = (np.abs(steps[:, None] - steps) > APART).astype(float)
     span = float(clock[-1] - clock[0]) * len(blocks) / (len(blocks) - 1)
-    matrix = (matrix - return_of_noise(matrix, clock, weights, span)) * others
-    shape = np.full(len(blocks), math.sqrt(max(float(matrix.sum() / others.sum()), 1e-300)))
+    noise, error = return_of_noise(matrix, clock, weights, span)
+    if not noise.any():
+        return _alternated(matrix, clock, weights, span, 0)
+    found = _alternated(matrix - noise, clock, weights, span, APART)
+    # how much noise comes back is not known exactly, and the rate depends on it
+    ends = [_alternated(matrix - noise * (1 + way * error), clock, weights, span, APART) for way in (-1, 1)]
+    laws = []
+    for place, law in enumerate(found.fits):
+        intervals = [one.fits[place].interval for one in (found, *ends)]
+        wide = min(low for low, _ in intervals), max(high for _, high in intervals)
+        laws.append(replace(law, interval=wide))
+    return replace(found, fits=tuple(laws))
+
+
+def _alternated(matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, span: float, apart: int) -> Speeds:
+    """Speeds and an exponential, each from the other, over blocks more than `apart` apart."""
+    steps = np.arange(len(matrix))
+    others = (np.abs(steps[:, None] - steps) > apart).astype(float)
+    matrix = matrix * others
+    shape = np.full(len(matrix), math.sqrt(max(float(matrix.sum() / others.sum()), 1e-300)))
     values = shape
     for _ in range(ROUNDS):
         values = matrix @ (weights * shape) / (others @ (weights * shape**2))
         rate, amplitude, _ = _best(lambda k: _exponential(clock, k), values, weights, _scaled(RANGE, span))
         shape = amplitude * _exponential(clock, rate)
         if not np.isfinite(shape).all() or np.abs(shape).max() < 1e-150:
-            shape = np.full(len(blocks), abs(float(values.mean())) or 1.0)
+            shape = np.full(len(matrix), abs(float(values.mean())) or 1.0)
     return fitted(clock, values, weights, span, matrix)
 
 
 def sure_kernel(blocks: BlockMeans) -> np.ndarray:
-    """K in the weakest metric in which the drift stands out by far, or in the one in which it does most.
+    """K in the weakest metric in which the drift stands out by far, or in a strong one.
 
     A strong drift that decays shows within blocks as well, and a strong metric would take it for noise.
 
     Args:
         blocks: means of blocks.
     """
-    found: list[tuple[float, float]] = []
-    for share in SHARES:
+    for share in SHARES[: SHARES.index(STRONG)]:
         matrix = blocks.kernel(share)
-        signal, error = distant(matrix, np.ones(len(blocks)))
-        relative = error / signal if signal > 0 else math.inf
-        if relative <= SURE:
+        if rank_one_error(matrix) <= SURE:
             return matrix
-        found.append((relative, share))
-    return blocks.kernel(min(found)[1])
+    return blocks.kernel(STRONG)
 
 
-def return_of_noise(matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, span: float) -> np.ndarray:
+def rank_one_error(matrix: np.ndarray) -> float:
+    """How far a kernel is from `s_i s_j` over distant blocks: the error of its sum by what is left, over that sum."""
+    steps = np.arange(len(matrix))
+    far = (np.abs(steps[:, None] - steps) > APART).astype(float)
+    used = matrix * far
+    shape = np.maximum(used.sum(axis=1), 0.0)
+    if not shape.any():
+        return math.inf
+    shape = shape / math.sqrt(float(used.sum())) if used.sum() > 0 else shape
+    for _ in range(ROUNDS):
+        shape = (shape + used @ shape / np.maximum(far @ shape**2, 1e-300)) / 2
+    fit = np.outer(shape, shape) * far
+    total = float(fit.sum())
+    return math.sqrt(2 * float(((used - fit) ** 2).sum())) / total if total > 0 else math.inf
+
+
+def return_of_noise(
+    matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, span: float
+) -> tuple[np.ndarray, float]:
     """What noise alone makes of K: around a minimum it comes back, so near blocks of it have opposite signs.
 
     `K_ij = a e^(−κ (τ_i + τ_j)) − c e^(−|i−j| / m) / √(w_i w_j)` with a, c ≥ 0 is fitted to blocks more than `APART`
@@ -160,7 +195,8 @@ def return_of_noise(matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, 
         span: of the window on the clock.
 
     Returns:
-        The second term, `(J, J)`; zeros where it does not fit clearly better than none.
+        The second term, `(J, J)`, zeros where it does not fit clearly better than none; and half the width of the 90 %
+        interval of c over c itself.
     """
     first, second = np.triu_indices(len(matrix), APART + 1)
     values = matrix[first, second]
@@ -168,7 +204,7 @@ def return_of_noise(matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, 
     scale = 1 / np.sqrt(weights[first] * weights[second])
     rates = np.linspace(*_scaled(RANGE, span), 145)
     drifts = np.exp(-rates[:, None] * ticks)
-    best, plain = (math.inf, 0.0, 1.0), math.inf
+    best = math.inf, 0.0, 1.0, math.inf
     size = (drifts**2).sum(axis=1)
     alone = np.maximum(drifts @ values, 0) ** 2 / size
     plain = float((values**2).sum() - alone.max())
@@ -181,18 +217,17 @@ def return_of_noise(matrix: np.ndarray, clock: np.ndarray, weights: np.ndarray, 
         left = np.where((a > 0) & (c > 0), (values**2).sum() - a * top - c * side, math.inf)
         place = int(np.argmin(left))
         if left[place] < best[0]:
-            best = float(left[place]), float(c[place]), length
-    least, height, length = best
+            best = float(left[place]), float(c[place]), length, float(size[place] / determinant[place])
+    least, height, length, spread = best
     free = len(values) - 4
-    if (
-        not math.isfinite(least)
-        or free < 1
-        or (plain - least) / 2 < float(stats.f.ppf(CONFIDENT, 2, free)) * least / free
-    ):
-        return np.zeros_like(matrix)
+    needed = float(stats.f.ppf(CONFIDENT, 2, free)) * least / free if free > 0 else math.inf
+    if not math.isfinite(least) or (plain - least) / 2 < needed:
+        return np.zeros_like(matrix), 0.0
     steps = np.arange(len(matrix))
-    found: np.ndarray = -height * np.exp(-np.abs(steps[:, None] - steps) / length) / np.sqrt(np.outer(weights, weights))
-    return found
+    apart = np.abs(steps[:, None] - steps)
+    found = -height * np.exp(-apart / length) / np.sqrt(np.outer(weights, weights))
+    error = float(stats.t.ppf((1 + LEVEL) / 2, free)) * math.sqrt(least / free * spread) / height
+    return found, error
 
 
 def fitted(clock: np.ndarray, values: np.ndarray, weights: np.ndarray, span: float, kernel: np.ndarray) -> Speeds:

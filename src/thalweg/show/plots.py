@@ -380,7 +380,11 @@ def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) ->
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
     largest = max((abs(value) for value in shown if math.isfinite(value)), default=1.0) or 1.0
     axes.set_yscale("symlog", linthresh=max(largest * 1e-3, 1e-12))
-    axes.yaxis.set_major_locator(FixedLocator([sign * largest * 10**-power for sign in (-1, 1) for power in (0, 1, 2)]))
+    low, high = min([*shown, 0.0]), max([*shown, 0.0])
+    axes.set_ylim(2 * low if low < 0 else -largest * 1e-3, 2 * high if high > 0 else largest * 1e-3)
+    axes.margins(x=0.06)
+    round_ = 10.0 ** math.floor(math.log10(largest))
+    axes.yaxis.set_major_locator(FixedLocator([sign * round_ * 10**-power for sign in (-1, 1) for power in (0, 1, 2)]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.number(value, 1)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(words.plain("plot.steps_ahead"), color=colour("muted"))

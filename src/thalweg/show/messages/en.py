@@ -293,9 +293,9 @@ TEXTS = {
     "plot.loss_change": "change of the loss",
     "drift.title": "The drift",
     "drift.found": "Over steps {first} to {last} the weights keep moving in one direction, beyond what the noise of "
-    "single steps explains ({p}; all sign flips of {blocks} blocks of steps).",
+    "single steps explains (p {p}; all sign flips of {blocks} blocks of steps).",
     "drift.not_found": "No evidence of a drift: over steps {first} to {last} the noise of single steps explains how "
-    "the weights move ({p}; all sign flips of {blocks} blocks of steps).",
+    "the weights move (p {p}; all sign flips of {blocks} blocks of steps).",
     "drift.share": "It holds {share} of the updates’ energy, give or take {error}.",
     "drift.persistence": "The first and the last third of these steps go the same way at a cosine of {cosine} ({low} "
     "to {high}) once noise is taken out, and of {raw} as found.",
@@ -303,6 +303,10 @@ TEXTS = {
     "drift.never": "Tested in {windows} windows of training, one after the other, it does not stay in any.",
     "drift.always": "Tested in {windows} windows of training, one after the other, it is in every one.",
     "drift.onset": "Tested in {windows} windows of training, one after the other, it sets in at step {step} and stays.",
+    "drift.along": "On along it for {steps} more steps at its last speed, the training loss would go from {train} to "
+    "{train_there} and the held-out loss from {held_out} to {held_out_there}.",
+    "drift.along_train": "On along it for {steps} more steps at its last speed, the training loss would go from "
+    "{train} to {train_there}.",
     "drift.half_life": "Its speed falls exponentially, to half in {half} steps ({low} to {high}); a distance of "
     "{distance} is left.",
     "drift.power": "Its speed falls as a power of training time, with exponent {exponent}, clearly better described "
@@ -310,7 +314,7 @@ TEXTS = {
     "drift.constant": "Its speed does not fall: no half-life.",
     "drift.unidentified": "How its speed falls cannot be told from these steps: no half-life.",
     "drift.undecided": "Several laws describe how its speed falls about equally well: no half-life.",
-    "drift.decay": "With weight decay’s own part taken out, the test gives {p}.",
+    "drift.decay": "With weight decay’s own part taken out, the test gives p {p}.",
     "drift.speeds": "Speed along the drift",
     "drift.speeds_alt": "Speed of each block of steps with three fitted laws. Akaike’s criterion, lower is better: "
     "{laws}.",

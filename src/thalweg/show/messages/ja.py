@@ -295,9 +295,9 @@ TEXTS = {
     "plot.loss_change": "損失の変化",
     "drift.title": "ドリフト",
     "drift.found": "ステップ {first}〜{last} では、重みが一つの方向へ動き続けており、各ステップのノイズだけでは説明で"
-    "きません（{p}、{blocks} ブロックの全符号反転による検定）。",
+    "きません（p {p}、{blocks} ブロックの全符号反転による検定）。",
     "drift.not_found": "ドリフトの証拠はありません。ステップ {first}〜{last} の重みの動きは、各ステップのノイズで説明"
-    "できます（{p}、{blocks} ブロックの全符号反転による検定）。",
+    "できます（p {p}、{blocks} ブロックの全符号反転による検定）。",
     "drift.share": "更新のエネルギーに占める割合は {share}（±{error}）です。",
     "drift.persistence": "この区間の最初の三分の一と最後の三分の一の向きは、ノイズを除くとコサイン {cosine}（{low}〜"
     "{high}）、除かない値で {raw} まで一致します。",
@@ -305,6 +305,10 @@ TEXTS = {
     "drift.never": "学習を {windows} 区間に分けて順に検定すると、持続するドリフトはどの区間にもありません。",
     "drift.always": "学習を {windows} 区間に分けて順に検定すると、すべての区間にあります。",
     "drift.onset": "学習を {windows} 区間に分けて順に検定すると、ステップ {step} から現れて持続します。",
+    "drift.along": "最後の速度でさらに {steps} ステップ進むと、訓練損失は {train} から {train_there} へ、検証損失は "
+    "{held_out} から {held_out_there} へ変わります。",
+    "drift.along_train": "最後の速度でさらに {steps} ステップ進むと、訓練損失は {train} から {train_there} へ"
+    "変わります。",
     "drift.half_life": "速度は指数的に減衰し、{half} ステップ（{low}〜{high}）で半分になります。残りの距離は "
     "{distance} です。",
     "drift.power": "速度は学習時間のべき乗（指数 {exponent}）で減り、指数減衰より明らかによく合います。したがって半減"
@@ -312,7 +316,7 @@ TEXTS = {
     "drift.constant": "速度は減っておらず、半減期はありません。",
     "drift.unidentified": "この区間からは速度の減り方を特定できず、半減期は示しません。",
     "drift.undecided": "複数の法則が同程度に合うため、半減期は示しません。",
-    "drift.decay": "重み減衰による分を除いて検定すると {p} です。",
+    "drift.decay": "重み減衰による分を除いて検定すると p {p} です。",
     "drift.speeds": "ドリフトに沿った速度",
     "drift.speeds_alt": "ブロックごとの速度と、当てはめた三つの法則。赤池情報量規準（小さいほど良い）は {laws}。",
     "drift.ahead": "この先の損失",

@@ -27,6 +27,7 @@ def drift(analysis: Mapping[str, Any], words: Words) -> Section:
     lead.append(_onset(data, words))
     if found:
         lead.append(_law(data, words))
+        lead += _along(data, words)
     if data.get("p_value_without_decay") is not None:
         lead.append(words("drift.decay", p=p_value(data["p_value_without_decay"])))
     pictures = _pictures(data, words)
@@ -71,6 +72,19 @@ def _onset(data: Mapping[str, Any], words: Words) -> Any:
     if len(lasting) == len(scan):
         return words("drift.always", windows=len(scan))
     return words("drift.onset", windows=len(scan), step=count(lasting[0]["start"]))
+
+
+def _along(data: Mapping[str, Any], words: Words) -> list[Any]:
+    """The losses furthest along."""
+    rows = data.get("ahead") or []
+    if len(rows) < 2:
+        return []
+    here, there = rows[0], rows[-1]
+    values = {"steps": count(there["steps"]), "train": number(here["train"]), "train_there": number(there["train"])}
+    if here["held_out"] is None:
+        return [words("drift.along_train", **values)]
+    values |= {"held_out": number(here["held_out"]), "held_out_there": number(there["held_out"])}
+    return [words("drift.along", **values)]
 
 
 def _law(data: Mapping[str, Any], words: Words) -> Any:
