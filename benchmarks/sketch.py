@@ -4,8 +4,8 @@
 
 A training is recorded exactly; its updates are then sketched with several widths and seeds, as `watch(keep="sketch")`
 does it, and three things are asked of both: the Gram matrix, the share of the updates' energy that given directions
-capture (the five largest Hessian eigenvectors and the exact first ten components), and the direction of the drift, as
-the first component about zero gives it. Writes sections into benchmarks/RESULTS.md and the picture sketch.svg.
+capture (the five largest Hessian eigenvectors and the exact first ten components), and the directions of the first
+component about zero and of the drift. Writes sections into benchmarks/RESULTS.md and the picture sketch.svg.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from benchmarks.peer_measure import say
 from benchmarks.pictures import panels
@@ -27,6 +28,8 @@ from benchmarks.workloads import WORKLOADS
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from torch import Tensor
 
+from thalweg.analysis.drift_direction import find_direction
+from thalweg.analysis.drift_test import drift_test
 from thalweg.problem import Problem
 from thalweg.recording import open_run, watch
 from thalweg.recording.keeping import SUM_ROWS, Keeping
@@ -48,8 +51,9 @@ ABOUT = """## What a sketch tells, over its width
 of their lengths; beside it what `trajectory.gram_error()` states. *captured*: the share of the updates' energy inside
 given directions, estimated from sketches of both less the exact share; root mean square over seeds. An estimate for k
 directions is too large by about k/d, which is where a random direction stands too and what the nulls use. *first
-component*: cosine with the exact one about zero (the drift's direction), of the combination of true updates that the
-sketched Gram matrix gives, and of what is rebuilt from bfloat16 sums over 64 rows; the least over the seeds."""
+component*: cosine with the exact one about zero, of the combination of true updates that the sketched Gram matrix
+gives, and of what is rebuilt from bfloat16 sums over 64 rows; the least over the seeds. *drift*: the same of the
+drift's direction over the last two thirds of the steps, and the largest p-value of the test."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,9 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
     components = first.coefficients @ rows
     blocks = torch.block_diag(*[torch.ones(1, len(part)) for part in torch.arange(len(rows)).split(SUM_ROWS)]).double()
     sums = (blocks @ rows).bfloat16().double()
+    late = slice(len(rows) // 3, None)
+    drift, p_value = drifting(gram[late, late])
+    drift = drift @ rows[late]
     points = []
     for width in widths:
         say(f"width {width}")
@@ -138,6 +145,7 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
             stated = variance / (lengths[:, None] * lengths) ** 2
             one = principal_components(found, COMPONENTS)
             held = blocks @ drawn
+            moving, p = drifting(found[late, late])
             nearest = nearest_combination(one.coefficients[:1] @ drawn @ held.T, held @ held.T)
             seen.append(
                 {
@@ -148,6 +156,8 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
                     "explained": float(one.explained[0] / first.explained[0] - 1),
                     "direction": cosine(one.coefficients[0] @ rows, components[0]),
                     "rebuilt": cosine((nearest @ sums)[0], components[0]),
+                    "drift": cosine(moving @ rows[late], drift),
+                    "p": p,
                 }
             )
         point: Point = {"width": width, "numbers": float(sketch.size)}
@@ -155,8 +165,9 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
             point[name] = statistics.fmean(one[name] for one in seen) ** 0.5
         for name in ("hessian", "components", "explained"):
             point[name] = statistics.fmean(one[name] ** 2 for one in seen) ** 0.5
-        for name in ("direction", "rebuilt"):
+        for name in ("direction", "rebuilt", "drift"):
             point[name] = min(one[name] for one in seen)
+        point["p"] = max(one["p"] for one in seen)
         points.append(point)
     whole = principal_components(gram, 1).coefficients @ rows
     blocked = blocks @ rows
@@ -166,11 +177,20 @@ def curve(updates: Tensor, task: Task, widths: Sequence[int], seeds: int) -> lis
             "width": 0.0,
             "numbers": float(space.size),
             "rebuilt": cosine(best[0], components[0]),
+            "p": p_value,
             "hessian share": captured(rows, pairs),
             "components share": captured(rows, components),
         }
     )
     return points
+
+
+def drifting(gram: Tensor) -> tuple[Tensor, float]:
+    """The drift's direction over the rows of a Gram matrix, in steps of momentum 0.9, and the test's p-value."""
+    count = len(gram)
+    test = drift_test(gram.numpy(), np.ones(count), np.full(count, 0.9))
+    found = find_direction(test.blocks, np.ones(len(test.blocks)))
+    return torch.from_numpy(np.asarray(test.innovations.map.T @ found.coefficients)), test.p_value
 
 
 def captured(rows: Tensor, directions: Tensor) -> float:
@@ -192,27 +212,37 @@ def table(points: Sequence[Point]) -> list[str]:
     exact = points[-1]
     lines = [
         "| d | numbers a row | Gram, error | stated | captured by Hessian pairs, error | by components, error "
-        "| first explained share, rel. error | first component, cosine | rebuilt from sums, cosine |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| first explained share, rel. error | first component, cosine | rebuilt from sums, cosine "
+        "| drift, cosine | drift, p |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for point in points[:-1]:
         cells = [f"{int(point['width']):,}", f"{int(point['numbers']):,}"]
         cells += [f"{point[name]:.2g}" for name in ("gram", "stated", "hessian", "components", "explained")]
-        cells += [f"{point[name]:.4f}" for name in ("direction", "rebuilt")]
+        cells += [f"{point[name]:.4f}" for name in ("direction", "rebuilt", "drift")]
+        cells.append(f"{point['p']:.2g}")
         lines.append(f"| {' | '.join(cells)} |")
     return [
         *lines,
         "",
         f"Of {int(exact['numbers']):,} numbers a row exactly: the Hessian pairs capture "
         f"{exact['hessian share']:.3g} of the energy, the components {exact['components share']:.3g}; from exact inner "
-        f"products the sums rebuild the first component to a cosine of {exact['rebuilt']:.4f}, more no sketch can.",
+        f"products the sums rebuild the first component to a cosine of {exact['rebuilt']:.4f}, more no sketch can. "
+        f"The drift of the last two thirds has p {exact['p']:.2g} from exact inner products.",
     ]
 
 
 PANELS = (
     ("Gram matrix: error of unit updates", (("gram", "measured", "updates"), ("stated", "stated", "chance"))),
     ("Captured share: error", (("hessian", "Hessian pairs", "eigenvectors"), ("components", "components", "updates"))),
-    ("First component: 1 − cosine", (("direction", "of true updates", "updates"), ("rebuilt", "from sums", "weights"))),
+    (
+        "1 − cosine",
+        (
+            ("direction", "first component", "updates"),
+            ("rebuilt", "rebuilt from sums", "weights"),
+            ("drift", "drift", "drift"),
+        ),
+    ),
 )
 
 
@@ -230,7 +260,7 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
             widths = [point["width"] for point in points]
             for axes, (label, lines) in zip(row, PANELS, strict=True):
                 for name, said, hue in lines:
-                    values = [1 - p[name] if name in ("direction", "rebuilt") else p[name] for p in points]
+                    values = [1 - p[name] if name in ("direction", "rebuilt", "drift") else p[name] for p in points]
                     marker = "--" if hue == "chance" else MARKERS[hue] + "-"
                     axes.plot(widths, values, marker, color=colour(hue), markersize=5, linewidth=1.6, label=said)
                 axes.set_xscale("log", base=2)

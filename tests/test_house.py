@@ -51,6 +51,7 @@ ORDER = (
     "tasks",
     "study",
     "show",
+    "measurement",
     "workflow",
     "demo",
     "cli",

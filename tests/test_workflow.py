@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import thalweg as tw
 from tests.conftest import pooled_function
 from thalweg.analysis.stages import stage_windows
+from thalweg.measurement.base import Settings
 from thalweg.operators.graphs import KeptGraphs
 from thalweg.runs import finite
-from thalweg.workflow import Settings
 
 SETTINGS = Settings(k=4, components=(3, 6), stages=2, tol=1e-8, draws=300)
 

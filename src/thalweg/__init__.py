@@ -25,6 +25,7 @@ from thalweg.analysis.overlap import Overlap, overlap
 from thalweg.analysis.ranking import rank_directions
 from thalweg.analysis.sampling import Halves, halves
 from thalweg.analysis.singular import singular_curvature
+from thalweg.analysis.tracking import track_curvature
 from thalweg.directions import Directions, Rows, layer_matched_directions, random_directions
 from thalweg.errors import (
     InputError,
@@ -36,6 +37,7 @@ from thalweg.errors import (
     ThalwegError,
 )
 from thalweg.losses import Loss
+from thalweg.measurement.base import Settings
 from thalweg.operators.base import FunctionOperator, Operator, matrix_operator
 from thalweg.operators.differences import FiniteDifferenceHessian, HessianCheck
 from thalweg.problem import Problem
@@ -49,7 +51,7 @@ from thalweg.space import ParameterSpace
 from thalweg.tables import Table
 from thalweg.task import Task
 from thalweg.version import __version__
-from thalweg.workflow import Settings, analyse
+from thalweg.workflow import analyse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +131,7 @@ __all__ = [
     "singular_curvature",
     "spectral_density",
     "trace",
+    "track_curvature",
     "update_pca",
     "watch",
     "weight_alignment",

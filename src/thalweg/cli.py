@@ -92,8 +92,8 @@ def analyse(
     quiet: Quiet = False,
 ) -> None:
     """Measure a recorded run: spectra, components, overlaps, layers; write results and report."""
+    from thalweg.measurement.base import Settings
     from thalweg.show.report import report as write_report
-    from thalweg.workflow import Settings
     from thalweg.workflow import analyse as measure
 
     loaded = load_task(task, parse_settings(setting or []))

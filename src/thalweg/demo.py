@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from thalweg.measurement.base import Say, Settings
 from thalweg.recording import open_run, watch
 from thalweg.tasks.digits import digits_task, train
-from thalweg.workflow import Say, Settings, analyse
+from thalweg.workflow import analyse
 
 EPOCHS = 40
 

@@ -87,6 +87,33 @@ def analysis() -> dict[str, Any]:
         ],
         "drift": drift(),
         "directions": directions(),
+        "singular": [
+            {"layer": layer, "parameter": f"{layer}.weight", "block": "", "index": index, "value": 3.1 - index,
+             "above": index == 0, "curvature": 0.2 / (index + 1), "control": 0.01, "controls": 10,
+             "control_error": 0.004, "ratio": 20.0 / (index + 1), "rank": 1 / 11, "captured": None,
+             "captured_by_chance": None}
+            for layer, _ in LAYERS for index in range(3)
+        ],
+        "alignment": {
+            "directions": [
+                {"index": index, "value": value, "alignment": 0.002 / (index + 1), "by_chance": 1 / P,
+                 "by_layer": 2 / P}
+                for index, value in enumerate(values)
+            ],
+            "rank_correlation": 0.41, "p_value": 0.23, "captured": 0.0061,
+            "nulls": {
+                "uniform": {"expected": 10 / P, "p_value": 1e-9, "log10_p": -9.0},
+                "layer_matched": {"expected": 20 / P, "p_value": 0.004, "log10_p": -2.4},
+            },
+        },
+        "approximation": {
+            source: [
+                {"k": k, "trace_share": 0.2 * k / 20, "top_share": high * k / 20, "top_value": high,
+                 "fresh_share": high, "fresh_share_diagonal": high - 0.1, "products": k, "products_saved": 74 - k}
+                for k in (1, 5, 20)
+            ]
+            for source, high in (("updates", 0.9), ("weights", 0.6), ("gradients", 0.95))
+        },
         "cost": {
             "seconds": {"spectrum": 11.2, "layers": 3.4, "trajectory": 0.81, "sampling": 2.9, "total": 18.7},
             "products": 1234,

@@ -17,8 +17,8 @@ from thalweg.show.report import render, report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = (
-    "path", "explained", "drift", "eigenvalues", "agreement", "heat_map", "layers", "directions", "cost", "limits",
-    "again",
+    "path", "explained", "drift", "eigenvalues", "agreement", "heat_map", "approximation", "alignment", "layers",
+    "singular", "directions", "cost", "limits", "again",
 )  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -108,7 +108,7 @@ def test_ids_are_unique(pages):
 def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
     tags = Reader(pages["en"]).tags
     plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 2 + 4 + 1 + 2
+    assert len(plots) == 2 + 2 + 2 + 2 + 4 + 1 + 2 + 1 + 2
     assert all(a["role"] == "img" and a["aria-label"] for a in plots)
     identifiers = {a["id"] for _, a in tags if "id" in a}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
@@ -193,7 +193,8 @@ def test_bold_mathematics_is_not_read_into_a_name():
     assert r">$\frac{1}{2}$</text>" in render(data, "en")
 
 
-NEEDED = ("path", "components", "stages", "heat_map", "layers", "drift", "directions", "cost", "command")
+NEEDED = ("path", "components", "stages", "heat_map", "approximation", "alignment", "layers", "singular", "drift",
+          "directions", "cost", "command")  # fmt: skip
 
 
 def test_missing_parts_leave_a_sentence():

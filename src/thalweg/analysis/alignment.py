@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
+from thalweg.analysis.agreement import null_record
 from thalweg.analysis.overlap import Overlap, overlap
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.tables import Table
+
+LEAST = 3
+"""Directions that have a rank correlation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ def weight_alignment(directions: Directions, weights: Tensor, *, draws: int = 10
         InputError: if there are fewer than three directions, they have no values, or the weights have another length
             or are zero.
     """
-    if directions.values is None or len(directions) < 3:
+    if directions.values is None or len(directions) < LEAST:
         raise InputError("alignment needs three directions or more, with values; give tw.eigenpairs(hessian, k=10)")
     space = directions.parameter_space()
     space.check(weights)
@@ -75,6 +80,21 @@ def weight_alignment(directions: Directions, weights: Tensor, *, draws: int = 10
     own = Directions(flat[None], label="weights", space=space)
     captured = overlap(own, directions, draws=min(draws, 2000), seed=seed)
     return Alignment(table, correlation, p_value, captured)
+
+
+def alignment_record(directions: Directions, weights: Tensor, draws: int, seed: int) -> dict[str, Any] | None:
+    """`weight_alignment` as plain values; None for fewer than `LEAST` directions, or weights that are all zero."""
+    if len(directions) < LEAST or not bool(weights.any()):
+        return None
+    found = weight_alignment(directions, weights, draws=draws, seed=seed)
+    nulls = [found.captured.uniform, found.captured.layer_matched]
+    return {
+        "directions": found.table.to_json(),
+        "rank_correlation": found.rank_correlation,
+        "p_value": found.p_value,
+        "captured": found.captured.mean,
+        "nulls": {null.name: null_record(null) for null in nulls if null is not None},
+    }
 
 
 def _rank_correlation(values: np.ndarray, others: np.ndarray, draws: int, seed: int) -> tuple[float, float]:

@@ -6,7 +6,8 @@ diagonal alone, which is what "components scaled by their curvature" means. Eith
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,25 @@ from torch import Tensor
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
+from thalweg.problem import Problem
+from thalweg.recording.record import Window
+from thalweg.recording.trajectory import Trajectory
+from thalweg.solvers.gram import gradient_pca, update_pca, weight_pca
 from thalweg.tables import Table
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
+
+FRESH = 5
+"""Updates that an analysis keeps out of the components."""
+
+MOST = 20
+"""Components of each source in an analysis."""
+
+SOURCES: dict[str, Callable[..., Directions]] = {
+    "updates": update_pca,
+    "weights": weight_pca,
+    "gradients": gradient_pca,
+}
 
 
 def hessian_from(
@@ -76,6 +93,45 @@ def hessian_from(
             }
         )
     return Table.of(records)
+
+
+def approximation_record(
+    t: Trajectory,
+    window: Window,
+    problem: Problem,
+    pairs: Directions,
+    trace: float | None,
+    memory_budget: int | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """The Hessian at the end of a window out of components of its updates, weights and gradients.
+
+    The last `FRESH` updates of the window are kept out of the components: the quadratic form along them is the test.
+
+    Args:
+        t: the trajectory.
+        window: of optimizer steps.
+        problem: at the window's end.
+        pairs: the Hessian's top eigenpairs there.
+        trace: its trace.
+        memory_budget: bytes for kept gradient graphs.
+
+    Returns:
+        For each source the rows of `hessian_from`; a source that has no components there is left out.
+    """
+    rows = t.rows_in(window)
+    early = window[0], int(t.starts[rows[-FRESH]])
+    fresh = t.updates(early[1], window[1])
+    hessian = problem.hessian(memory_budget=memory_budget)
+    out: dict[str, list[dict[str, Any]]] = {}
+    for source, components in SOURCES.items():
+        count = min(MOST, len(t.rows_in(early)) - 1, t.space.size)
+        try:
+            found = components(t, count, early)
+        except InputError:
+            continue
+        table = hessian_from(hessian, found, pairs=pairs, trace=trace, fresh=fresh)
+        out[source] = table.to_json()
+    return out
 
 
 def _median_share(inside: Tensor | None, truth: Tensor | None, part: Tensor, k: int) -> float | None:

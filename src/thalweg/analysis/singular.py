@@ -12,10 +12,16 @@ from thalweg.directions import Directions, as_generator
 from thalweg.errors import InputError
 from thalweg.problem import Problem
 from thalweg.rank_one import Outer, RankOneRows
+from thalweg.solvers.svd import weight_svd
 from thalweg.tables import Table
 
 CONTROLS = 20
 """Random outer products for each matrix."""
+
+LEAST_CONTROLS = 5
+
+MOST_DIRECTIONS = 3
+"""Singular directions of each matrix in an analysis."""
 
 BATCH = 16
 """Dense directions at a time."""
@@ -43,9 +49,9 @@ def singular_curvature(
 
     Returns:
         A table with the columns layer, parameter, block, index, value (singular), above (the noise's edge), curvature,
-        control (mean curvature of the controls), control_error (standard deviation over them), ratio (to the mean),
-        rank (share of controls with at least that curvature, (1 + hits)/(1 + controls)), captured (in the layer's top
-        eigenvectors; None without) and captured_by_chance (k over the layer's parameters).
+        control (mean curvature of the controls), controls (how many), control_error (standard deviation over them),
+        ratio (to the mean), rank (share of controls with at least that curvature, (1 + hits)/(1 + controls)), captured
+        (in the layer's top eigenvectors; None without) and captured_by_chance (k over the layer's parameters).
 
     Raises:
         InputError: if these are no directions of `weight_svd` for this model, or controls < 2.
@@ -85,6 +91,7 @@ def singular_curvature(
                 "above": record["above"],
                 "curvature": curvature,
                 "control": mean,
+                "controls": controls,
                 "control_error": float(others.std()),
                 "ratio": curvature / mean if mean > 0 else None,
                 "rank": (1 + int((others >= curvature).sum())) / (1 + controls),
@@ -93,6 +100,28 @@ def singular_curvature(
             }
         )
     return Table.of(records)
+
+
+def singular_record(problem: Problem, products: int = 150, seed: int = 0, memory_budget: int | None = None) -> Table:
+    """`singular_curvature` of the first singular directions of every matrix, within about so many products.
+
+    Three directions and up to ten controls a matrix where there are few matrices, one and five where there are many.
+
+    Args:
+        problem: model, loss and data.
+        products: Hessian products that may be spent.
+        seed: of the controls.
+        memory_budget: bytes for kept gradient graphs.
+
+    Raises:
+        InputError: if the model has no weight matrix.
+    """
+    matrices = len({(r["parameter"], r["block"]) for r in weight_svd(problem.model, 1).provenance["directions"]})
+    each = products // matrices
+    k = MOST_DIRECTIONS if each >= MOST_DIRECTIONS + LEAST_CONTROLS else 1
+    controls = min(max(each - k, LEAST_CONTROLS), 2 * LEAST_CONTROLS)
+    directions = weight_svd(problem.model, k)
+    return singular_curvature(problem, directions, controls=controls, seed=seed, memory_budget=memory_budget)
 
 
 def _curvatures(hessian: Any, rows: RankOneRows) -> list[float]:

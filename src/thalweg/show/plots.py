@@ -392,6 +392,53 @@ def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) ->
     style.frame(axes, grid="y")
 
 
+def alignment(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Curvature (across) and the weights' share (up) of every eigenvector, with what chance gives.
+
+    Args:
+        axes: drawn on.
+        rows: an alignment's `directions`.
+        words: the language of the labels.
+    """
+    values = [row["value"] for row in rows]
+    shares = [max(row["alignment"], 1e-12) for row in rows]
+    matched = [max(row["by_layer"], 1e-12) for row in rows]
+    chance = rows[0]["by_chance"]
+    axes.axhline(chance, color=colour("chance"), linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot(values, matched, "o", color=colour("chance"), markersize=4, zorder=2)
+    axes.plot(values, shares, MARKERS["eigenvectors"], color=colour("eigenvectors"), markersize=6, zorder=3)
+    style.measure(axes, "x", values)
+    style.measure(axes, "y", [*shares, *matched, chance])
+    axes.set_xlabel(words.plain("plot.curvature"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.of_weights"), color=colour("muted"))
+    style.frame(axes, grid="both")
+
+
+def approximation(axes: Axes, data: Mapping[str, Sequence[Mapping[str, Any]]], key: str, words: Words) -> None:
+    """One share over the number of components, a line for each source.
+
+    Args:
+        axes: drawn on.
+        data: rows of each source.
+        key: which share.
+        words: the language of the labels.
+    """
+    most = 1.0
+    for source, rows in data.items():
+        known = [(row["k"], row[key]) for row in rows if row[key] is not None]
+        if not known:
+            continue
+        x, y = zip(*known, strict=True)
+        most = max(most, *y)
+        axes.plot(x, y, MARKERS[source] + "-", color=colour(source), linewidth=1.6, markersize=5)
+    axes.set_ylim(-0.03, 1.05 * most)
+    axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    style.percent(axes.yaxis)
+    axes.set_xlabel(words.plain("plot.components"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
 def _curve(axes: Axes, source: str, values: Sequence[float], words: Words) -> None:
     dashes = {"random_walk": (0, (4, 3)), "random_updates": (0, (1, 2))}
     places = range(1, len(values) + 1)

@@ -232,7 +232,8 @@ TEXTS = {
     "its parameters move; it can never exceed the whole network’s.",
     "layers.null": "Random directions have energy in proportion to the number of parameters: the grey tick.",
     "layers.how": "The same solver on each layer’s own block. Residuals stand in the table.",
-    "layers.not": "Which layer to tune first. Large curvature says where to be careful; a trial says where to invest.",
+    "layers.not": "Whether going in the predicted order pays. Large curvature says where to be careful; a trial says "
+    "where to invest.",
     "layers.table": "All layers in order of depth",
     "layers.column.depth": "depth",
     "layers.column.layer": "layer",
@@ -322,8 +323,8 @@ TEXTS = {
     "drift.ahead_alt": "Loss further along the drift at its last speed. {steps} steps ahead: training {train}, "
     "held-out {held_out}.",
     "drift.key.speed": "speed of a block",
-    "drift.what": "The speed of each block of steps along the direction of blocks that are not its neighbours, and "
-    "the loss if training went on along the drift alone.",
+    "drift.what": "The speed of each block of steps along the direction of the other blocks, and the loss if training "
+    "went on along the drift alone.",
     "drift.null": "Without a drift the sign of each block’s mean is as good as its opposite; the p-value counts all "
     "choices of signs. Random directions with the drift’s energy in each layer stand beside the losses.",
     "drift.how": "Steps {first} to {last}; step size and momentum taken out first, block means compared in a metric "
@@ -356,8 +357,8 @@ TEXTS = {
     "directions.title": "Every direction in one table",
     "directions.lead": "{number} directions were measured. Of them: {counted}.",
     "directions.counted": "{word} {number}",
-    "directions.best": "The largest predicted gain of a single step is along {direction}: {gain}, of a training loss "
-    "of {loss}.",
+    "directions.best": "The largest predicted gain of a single step is {gain}, of a training loss of {loss}: "
+    "{direction}.",
     "directions.held_out": "On held-out data the same step is predicted to gain {gain}; a negative gain is a loss.",
     "directions.untested": "Whether any of them is productive stays a question until a trial answers it.",
     "directions.bounded": " (at the radius)",
@@ -392,4 +393,74 @@ TEXTS = {
     "layers.column.trace": "trace",
     "layers.column.drift_share": "of the drift",
     "cost.directions": "directions",
+    # weights, singular directions, components
+    "plot.of_weights": "share of the weights",
+    "label.SVD of weights": "singular direction",
+    "alignment.title": "Do the stiff directions lie along the weights?",
+    "alignment.lead": "The {k} stiffest directions hold {captured} of the squared weights. A random subspace would "
+    "hold {uniform}, random weights of the same size in each layer {layer_matched} (the larger p {p}).",
+    "alignment.ranks": "Rank correlation of a direction’s curvature with its share of the weights: {correlation} (p "
+    "{p}, by permutation).",
+    "alignment.plane": "Two attributes of every eigenvector",
+    "alignment.alt": "Curvature across and share of the weights up, for {k} eigenvectors, which hold {captured} "
+    "together.",
+    "alignment.key": "an eigenvector",
+    "alignment.key_chance": "a random direction",
+    "alignment.key_layer": "a random direction with the same energy in each layer",
+    "alignment.what": "Each mark is an eigenvector: how curved the loss is along it, and how much of the squared "
+    "weights it holds.",
+    "alignment.null": "A random direction holds one over the number of parameters; one with the eigenvector’s "
+    "energy in each layer holds more where layers have large weights.",
+    "alignment.how": "Inner products of the weights with the eigenvectors at the end of training.",
+    "alignment.not": "Whether weights along stiff directions matter more than others.",
+    "alignment.table": "Curvature and alignment",
+    "alignment.column.index": "eigenvector",
+    "alignment.column.value": "λ",
+    "alignment.column.alignment": "of the weights",
+    "alignment.column.by_chance": "by chance",
+    "alignment.column.by_layer": "by chance, same layers",
+    "singular.title": "Singular directions of the weight matrices",
+    "singular.lead": "{directions} singular directions were held against random outer products in the same matrix: "
+    "the median is {ratio} times as curved, from {low} to {high} times.",
+    "singular.best": "The most curved of them, in layer {layer}, has a curvature of {curvature}: {share} of the "
+    "network’s largest.",
+    "singular.what": "The curvature along each singular direction, a matrix that is an outer product of two "
+    "singular vectors.",
+    "singular.null": "Random outer products of the same lengths in the same matrix.",
+    "singular.how": "A Hessian product for each direction and for each of up to {controls} controls a matrix. The "
+    "noise’s edge is that of Marchenko and Pastur, its scale from the median singular value.",
+    "singular.not": "That singular directions are the stiffest there are: the layer’s own eigenvectors are stiffer.",
+    "singular.table": "All singular directions that were measured",
+    "singular.column.parameter": "matrix",
+    "singular.column.block": "head",
+    "singular.column.index": "number",
+    "singular.column.value": "singular value",
+    "singular.column.above": "above the noise",
+    "singular.column.curvature": "curvature",
+    "singular.column.control": "random",
+    "singular.column.ratio": "ratio",
+    "approximation.title": "The Hessian out of recorded components",
+    "approximation.lead": "The first {k} components of the updates, scaled by their measured curvature, hold {top} "
+    "of the sum of the largest eigenvalues and {trace} of the trace; along updates that they did not come from they "
+    "give {fresh} of the curvature, {diagonal} with the diagonal alone.",
+    "approximation.saved": "They cost {products} Hessian products, {saved} fewer than the certified eigenpairs did.",
+    "approximation.top_share": "Of the largest eigenvalues",
+    "approximation.fresh_share": "Of the curvature along fresh updates",
+    "approximation.alt": "Share over the number of components; with all of them: {shares}.",
+    "approximation.what": "How much of the Hessian lies in the span of the components: the largest values there "
+    "over the largest eigenvalues, and the curvature along later updates that they give.",
+    "approximation.null": "Random directions hold their number over that of the parameters of the trace, which is "
+    "nearly nothing.",
+    "approximation.how": "Components of all but the last few updates of the last window; one Hessian product each.",
+    "approximation.not": "That the components are eigenvectors, or that what they leave out is harmless.",
+    "approximation.table": "All shares",
+    "approximation.column.source": "components of",
+    "approximation.column.k": "number",
+    "approximation.column.top_share": "of the largest eigenvalues",
+    "approximation.column.trace_share": "of the trace",
+    "approximation.column.fresh_share": "along fresh updates",
+    "approximation.column.fresh_share_diagonal": "… by the diagonal",
+    "approximation.column.saved": "products saved",
+    "cost.singular directions": "singular directions",
+    "cost.approximation": "Hessian out of components",
 }

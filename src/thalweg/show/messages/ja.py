@@ -323,8 +323,7 @@ TEXTS = {
     "drift.ahead_alt": "最後の速度でドリフトに沿って進んだときの損失。{steps} ステップ先で訓練 {train}、検証 "
     "{held_out}。",
     "drift.key.speed": "各ブロックの速度",
-    "drift.what": "隣り合わないブロックから求めた方向に沿う各ブロックの速度と、ドリフトだけに沿って進んだ場合の損失で"
-    "す。",
+    "drift.what": "ほかのブロックから求めた方向に沿う各ブロックの速度と、ドリフトだけに沿って進んだ場合の損失です。",
     "drift.null": "ドリフトがなければ、各ブロックの平均の符号はどちらでも同じはずです。p 値は符号のすべての組み合わせ"
     "を数えたものです。損失には、層ごとのエネルギーをそろえたランダム方向を並べています。",
     "drift.how": "ステップ {first}〜{last}。学習率とモメンタムを除いたうえで、ほかのブロック内のノイズが定める計量で"
@@ -357,8 +356,7 @@ TEXTS = {
     "directions.title": "すべての方向の一覧",
     "directions.lead": "{number} 方向を測定しました。内訳は{counted}です。",
     "directions.counted": "{word} {number}",
-    "directions.best": "一歩で見込まれる損失の低下が最も大きいのは{direction}で、訓練損失 {loss} に対して {gain} です"
-    "。",
+    "directions.best": "一歩で見込まれる損失の低下は最大で {gain}（訓練損失は {loss}）です。方向：{direction}。",
     "directions.held_out": "同じ一歩を検証データで見ると、見込みは {gain} です（負の値は悪化）。",
     "directions.untested": "どの方向が成果につながるかは、試験で確かめるまで分かりません。",
     "directions.bounded": "（半径まで）",
@@ -392,4 +390,69 @@ TEXTS = {
     "layers.column.trace": "トレース",
     "layers.column.drift_share": "ドリフトに占める割合",
     "cost.directions": "方向の一覧",
+    # weights, singular directions, components
+    "plot.of_weights": "重みに占める割合",
+    "label.SVD of weights": "特異方向",
+    "alignment.title": "急峻な方向は重みの向きと重なるか",
+    "alignment.lead": "最も急峻な {k} 方向が重みの二乗和に占める割合は {captured} です。ランダムな部分空間なら "
+    "{uniform}、層ごとの大きさをそろえたランダムな重みなら {layer_matched} です（大きいほうで p {p}）。",
+    "alignment.ranks": "各方向の曲率と重みに占める割合との順位相関は {correlation}（並べ替え検定で p {p}）です。",
+    "alignment.plane": "各固有ベクトルの二つの性質",
+    "alignment.alt": "横軸は曲率、縦軸は重みに占める割合。固有ベクトル {k} 本の合計は {captured}。",
+    "alignment.key": "固有ベクトル",
+    "alignment.key_chance": "ランダムな方向",
+    "alignment.key_layer": "層ごとのエネルギーをそろえたランダムな方向",
+    "alignment.what": "一つの印が一本の固有ベクトルです。その方向の損失の曲率と、重みの二乗和に占める割合を示します。",
+    "alignment.null": "ランダムな方向の割合はパラメータ数分の一です。層ごとのエネルギーをそろえると、重みの大きい層"
+    "ではそれより大きくなります。",
+    "alignment.how": "学習終了時の重みと固有ベクトルの内積から求めます。",
+    "alignment.not": "急峻な方向に沿った重みが、ほかの重みより重要かどうか。",
+    "alignment.table": "曲率と重みの割合",
+    "alignment.column.index": "固有ベクトル",
+    "alignment.column.value": "λ",
+    "alignment.column.alignment": "重みに占める割合",
+    "alignment.column.by_chance": "偶然の場合",
+    "alignment.column.by_layer": "偶然の場合（層をそろえる）",
+    "singular.title": "重み行列の特異方向",
+    "singular.lead": "特異方向 {directions} 本を、同じ行列内のランダムな外積と比べました。曲率は中央値で {ratio} 倍"
+    "、範囲は {low}〜{high} 倍です。",
+    "singular.best": "最も曲率が大きいのは層 {layer} の方向で {curvature}、ネットワーク全体の最大値の {share} です。",
+    "singular.what": "各特異方向（二つの特異ベクトルの外積である行列）に沿った曲率です。",
+    "singular.null": "同じ行列内の、長さをそろえたランダムな外積です。",
+    "singular.how": "各方向と、行列ごとに最大 {controls} 本の対照について、ヘッセ行列との積を一回ずつ計算します。ノ"
+    "イズの上限はマルチェンコ・パスツール則により、尺度は特異値の中央値から求めます。",
+    "singular.not": "特異方向が最も急峻な方向だということ。層自身の固有ベクトルのほうが急峻です。",
+    "singular.table": "測定したすべての特異方向",
+    "singular.column.parameter": "行列",
+    "singular.column.block": "ヘッド",
+    "singular.column.index": "番号",
+    "singular.column.value": "特異値",
+    "singular.column.above": "ノイズより大",
+    "singular.column.curvature": "曲率",
+    "singular.column.control": "ランダム",
+    "singular.column.ratio": "比",
+    "approximation.title": "記録した主成分で組み立てるヘッセ行列",
+    "approximation.lead": "更新の上位 {k} 主成分を測定した曲率で重み付けすると、最大固有値の和の {top}、トレースの "
+    "{trace} を説明します。主成分の計算に使っていない更新に沿った曲率は {fresh}、対角成分だけなら {diagonal} を再現"
+    "します。",
+    "approximation.saved": "ヘッセ行列との積は {products} 回で、証明付きの固有対より {saved} 回少なくて済みます。",
+    "approximation.top_share": "最大固有値に対する割合",
+    "approximation.fresh_share": "新しい更新に沿った曲率に対する割合",
+    "approximation.alt": "主成分の数に対する割合。すべて使うと {shares}。",
+    "approximation.what": "主成分の張る空間にヘッセ行列がどれだけ含まれるか。その中での最大値と最大固有値との比、お"
+    "よび後の更新に沿った曲率の再現率です。",
+    "approximation.null": "ランダムな方向がトレースに占める割合は、その本数をパラメータ数で割った値で、ほぼ無に等し"
+    "くなります。",
+    "approximation.how": "最後の区間の、末尾の数回を除く更新の主成分。一本につきヘッセ行列との積を一回計算します。",
+    "approximation.not": "主成分が固有ベクトルであること、また残りの部分が無害であること。",
+    "approximation.table": "すべての割合",
+    "approximation.column.source": "主成分の元",
+    "approximation.column.k": "本数",
+    "approximation.column.top_share": "最大固有値",
+    "approximation.column.trace_share": "トレース",
+    "approximation.column.fresh_share": "新しい更新",
+    "approximation.column.fresh_share_diagonal": "同（対角のみ）",
+    "approximation.column.saved": "節約した積",
+    "cost.singular directions": "特異方向",
+    "cost.approximation": "主成分によるヘッセ行列",
 }

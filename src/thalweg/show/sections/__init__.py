@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thalweg.show.messages import Words
+from thalweg.show.sections.attributes import alignment, approximation, singular
 from thalweg.show.sections.base import Section
 from thalweg.show.sections.closing import again, cost, limits
 from thalweg.show.sections.curvature import eigenvalues, layers
@@ -23,7 +24,10 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
     ("eigenvalues", ("stages",), eigenvalues),
     ("agreement", ("stages",), agreement),
     ("heat_map", ("heat_map",), heat_map),
+    ("approximation", ("approximation",), approximation),
+    ("alignment", ("alignment",), alignment),
     ("layers", ("layers",), layers),
+    ("singular", ("singular",), singular),
     ("directions", ("directions",), directions),
     ("cost", ("cost",), cost),
     ("limits", (), limits),

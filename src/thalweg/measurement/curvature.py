@@ -1,0 +1,154 @@
+"""Spectra and agreement at the stages of training, loss and held-out curvature, sampling, layers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from thalweg.analysis.agreement import agreement_row
+from thalweg.analysis.approximation import SOURCES
+from thalweg.analysis.drift import Drift
+from thalweg.analysis.layer_ranking import PROBES, rank_layers
+from thalweg.analysis.layers import layer_spectra
+from thalweg.analysis.overlap import overlap
+from thalweg.analysis.sampling import halves
+from thalweg.analysis.stages import stage_name
+from thalweg.directions import Directions
+from thalweg.measurement.base import Measurement
+from thalweg.operators.hessian import GradientGraphs, HessianOperator
+from thalweg.problem import Problem
+from thalweg.recording.record import Window
+from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
+
+
+def stage_at(m: Measurement, number: int, window: Window) -> tuple[Problem, dict[str, Any]]:
+    """The problem at the end of a window, and the head of its record."""
+    step = window[1] - 1
+    buffers, stood = m.trajectory.buffers(step)
+    there = m.problem.at(m.trajectory.weights(step), buffers)
+    return there, {
+        "name": stage_name(number, m.settings.stages),
+        "step": step,
+        "window": list(window),
+        "exact": not buffers or stood == step,
+        "loss": there.loss(),
+    }
+
+
+def spectrum(m: Measurement, stage: dict[str, Any], graphs: GradientGraphs) -> Directions:
+    """Certified eigenpairs, and what is known of them in the stage's record."""
+    m.say(f"{m.settings.k} eigenpairs after step {stage['step']}")
+    with m.costs.timed("spectrum"):
+        operator = HessianOperator(graphs)
+        pairs = eigenpairs(
+            operator,
+            m.settings.k,
+            tol=m.settings.tol,
+            seed=m.settings.seed,
+            certify=m.settings.certificate,
+            progress=m.progress,
+        )
+    pass_on_interrupt(pairs)
+    m.costs.products += pairs.matvecs or 0
+    assert pairs.values is not None
+    assert pairs.residuals is not None
+    assert pairs.converged is not None
+    stage["spectrum"] = {
+        "values": pairs.values.tolist(),
+        "residuals": pairs.residuals.tolist(),
+        "converged": pairs.converged.tolist(),
+        "matvecs": pairs.matvecs,
+        **{key: pairs.provenance[key] for key in ("gaps", "angles", "certificate", "missed_and_found")},
+        "complement_searched": pairs.provenance["complement_searched"],
+    }
+    return pairs
+
+
+def agreement(m: Measurement, stage: dict[str, Any], pairs: Directions, window: Window, so_far: Window) -> None:
+    """Share of the top eigenspace in the components of each source, over this stage's window and so far."""
+    m.say(f"overlaps after step {stage['step']}")
+    rows: list[dict[str, Any]] = []
+    with m.costs.timed("overlaps"):
+        projections = m.trajectory.inner(pairs)
+        named = {"this stage": window, "whole run": so_far} if window != so_far else {"whole run": so_far}
+        for window_name, span in named.items():
+            for source in SOURCES:
+                found = m.found(source, span)
+                if isinstance(found, str):
+                    continue
+                possible = [count for count in m.settings.components if count <= len(found)] or [len(found)]
+                for count in possible:
+                    head = found.first(count)
+                    cross = (head.rows.coefficients @ projections).T  # type: ignore[attr-defined]
+                    measured = overlap(pairs, head, draws=m.settings.draws, seed=m.settings.seed, cross=cross)
+                    rows.append(agreement_row(source, span, window_name, count, measured))
+    stage["agreement"] = rows
+
+
+def losses(m: Measurement, there: Problem, pairs: Directions) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Loss and gradient, and the eigenvectors' curvature on held-out data."""
+    m.say("loss, gradient and held-out curvature")
+    start = time.perf_counter()
+    norm = float(there.gradient().double().norm())
+    m.gradient_seconds = time.perf_counter() - start
+    loss: dict[str, Any] = {"train": there.loss(), "held_out": None, "gradient_norm": norm}
+    if m.held_out is None:
+        return loss, None
+    with m.costs.timed("held out"):
+        other = there.on(m.held_out.data)
+        loss["held_out"] = other.loss()
+        hessian = other.hessian(memory_budget=m.memory_budget)
+        curvature = [float((v.double() * (hessian @ v).double()).sum()) for v in pairs.vectors]
+        m.costs.products += len(pairs)
+    return loss, {"curvature": curvature, **other.describe()}
+
+
+def sampling(m: Measurement, there: Problem) -> dict[str, Any] | None:
+    """The same on two halves of the data; None for fewer than four samples."""
+    if sum(there.survey.samples) < 4:
+        return None
+    m.say("the same on two halves of the data")
+    with m.costs.timed("sampling"):
+        found = halves(
+            there,
+            m.settings.k,
+            seed=m.settings.seed,
+            memory_budget=m.memory_budget,
+        )
+    m.costs.products += found.matvecs
+    return {
+        "half_values": found.half_values.tolist(),
+        "other_half": found.other_half.tolist(),
+        "subspace_overlap": found.subspace.mean,
+        "samples": list(found.samples),
+        "seed": found.seed,
+    }
+
+
+def layers(
+    m: Measurement, there: Problem, graphs: GradientGraphs, pairs: Directions, found: Drift | None
+) -> list[dict[str, Any]]:
+    """Every layer's own curvature, the orders for tuning and compression, and what each layer holds."""
+    m.say("every layer's own curvature")
+    with m.costs.timed("layers"):
+        table = layer_spectra(there, 1, whole=pairs, tol=m.settings.tol, seed=m.settings.seed, graphs=graphs)
+        ranked = rank_layers(there, drift=found, seed=m.settings.seed, memory_budget=m.memory_budget)
+    orders = {record["layer"]: record for record in ranked.to_json()}
+    m.costs.products += len(orders) + PROBES
+    energy = {layer.name: float(m.trajectory.gram(layer.name).trace()) for layer in there.space.layers}
+    weights = there.weights().double()
+    squares = {layer.name: float((weights[layer.span] ** 2).sum()) for layer in there.space.layers}
+    shares = pairs.layer_energy().mean(dim=0)
+    stiff = {layer.name: float(share) for layer, share in zip(there.space.layers, shares, strict=True)}
+    out = []
+    for record in table:
+        if record["layer"] == "(network)":
+            continue
+        m.costs.products += record.pop("matvecs")
+        name = record["layer"]
+        record["update_energy"] = energy[name] / (sum(energy.values()) or 1.0)
+        record["weight_energy"] = squares[name] / (sum(squares.values()) or 1.0)
+        record["eigenvector_energy"] = stiff[name]
+        record |= {key: value for key, value in orders[name].items() if not key.startswith("update_energy")}
+        out.append(record)
+    return out
