@@ -97,8 +97,7 @@ bench: setup-test
 	@set -e; for script in $(BENCHMARKS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script $(BENCH); done
 
 study: setup-demo
-	@if [ -f src/thalweg/study.py ]; then $(BIN)/thalweg claims --out out/study; \
-	else echo "no study yet: 'thalweg claims' comes with a later order"; fi
+	@$(BIN)/thalweg claims --out out/study
 
 clean:
 	rm -rf $(VENV) benchmarks/.venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis

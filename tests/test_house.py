@@ -49,10 +49,10 @@ ORDER = (
     "protect",
     "integrations",
     "tasks",
-    "study",
-    "show",
     "measurement",
     "workflow",
+    "study",
+    "show",
     "demo",
     "cli",
 )

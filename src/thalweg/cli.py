@@ -121,6 +121,21 @@ def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, q
 
 
 @app.command()
+def claims(
+    out: Annotated[Path, typer.Option(help="The study's folder; what is in it is not run again.")] = Path("out/study"),
+    tasks: Annotated[str | None, typer.Option(help="Some of the tasks only, with commas.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two small tasks, two seeds, a third of the steps.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put the claims C1 to C6 to the test over the built-in tasks: a scoreboard with intervals."""
+    from thalweg.study import run_study
+
+    board = run_study(out, quick, None if tasks is None else tasks.split(","), _speaker(quiet))
+    _show(board, as_json, scoreboard_text)
+
+
+@app.command()
 def inspect(run: RunFolder, as_json: AsJson = False) -> None:
     """Say what is in a run and whether it is whole; exit code 1 if something is damaged, missing or not finite."""
     from thalweg.recording.inspection import inspect_run
@@ -232,6 +247,19 @@ def summary(result: dict[str, Any]) -> str:
             f"{result['cost']['products']} products, {result['cost']['seconds']['total']:.1f} s",
         ]
     )
+
+
+def scoreboard_text(board: dict[str, Any]) -> str:
+    """The verdicts as a table."""
+    rows = [
+        {"claim": row["claim"], "verdict": row["verdict"], "mean": row["mean"],
+         "95 % interval": "–" if row["interval"] is None else "{:.3g} to {:.3g}".format(*row["interval"]),
+         "supported above": row["supported_above"], "p, Holm": row["p_holm"], "units": len(row["units"]),
+         "says": row["says"]}
+        for row in board["claims"]
+    ]  # fmt: skip
+    cost = f"{board['cells']} cells, {board['products']:,} products, {board['seconds'] / 60:.1f} minutes of analysis"
+    return f"{Table.of(rows)}\n\n{cost}"
 
 
 def drift_text(drift: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from thalweg.analysis.block_means import SKIPPED, BlockMeans, block_means
 from thalweg.analysis.drift_direction import find_direction, persistence, seen, unbiased_square
 from thalweg.analysis.drift_test import all_signs, drift_test, flipped, ratio
 from thalweg.analysis.innovations import autocovariances, autoregression, block_correlation, innovations
-from thalweg.analysis.speeds import fitted, speeds
+from thalweg.analysis.speeds import WIDER, fitted, speeds
 
 BLOCKS, LENGTH, SIZE = 6, 9, 80
 
@@ -231,7 +231,7 @@ def test_the_interval_is_the_profile() -> None:
         amplitude = shape @ values / (shape @ shape)
         return float(((values - amplitude * shape) ** 2).sum())
 
-    bound = law.squares * (1 + stats.t.ppf(0.95, 18) ** 2 / 18)
+    bound = law.squares * (1 + (WIDER * stats.t.ppf(0.95, 18)) ** 2 / 18)
     for edge in law.interval:
         assert left(edge) == pytest.approx(bound, rel=1e-4)
     assert left(law.rate) == pytest.approx(law.squares, rel=1e-6)

@@ -124,7 +124,7 @@ def characters_task(
         train=train,
         held_out=other,
         optimizer=lambda network: torch.optim.AdamW(network.parameters(), lr=1e-3),
-        evaluate=lambda network: {"bits_per_character": _bits(network, other)},
+        evaluate=lambda network: {"bits_per_character": bits(network, other)},
     )
 
 
@@ -170,7 +170,13 @@ def library_text(part: int) -> Tensor:
     return torch.where(codes < CHARACTERS, codes, ord("?"))
 
 
-def _bits(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
+def bits(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Mean cross-entropy of a character, in bits.
+
+    Args:
+        network: from characters to scores.
+        batches: of characters and the ones that follow.
+    """
     with torch.no_grad():
         total = sum(float(cross_entropy_of_output(network(b[0]), b)) * b[1].numel() for b in batches)
     return total / sum(b[1].numel() for b in batches) / float(torch.log(torch.tensor(2.0)))
