@@ -129,10 +129,12 @@ def claims(
     quiet: Quiet = False,
 ) -> None:
     """Put the claims C1 to C6 to the test over the built-in tasks: a scoreboard with intervals."""
+    from thalweg.show.scoreboard import write_page
     from thalweg.study import run_study
 
     board = run_study(out, quick, None if tasks is None else tasks.split(","), _speaker(quiet))
-    _show(board, as_json, scoreboard_text)
+    files = write_page(board, out, "quick" if quick else "study", _command())
+    _show({**board, "files": [str(path) for path in files]}, as_json, scoreboard_text)
 
 
 @app.command()
