@@ -34,26 +34,39 @@ def digits_task(hidden: Sequence[int] = (128, 64), batch: int = 256, seed: int =
         InputError: if `hidden` is no sequence of widths.
         MissingExtraError: if scikit-learn is not installed.
     """
-    if isinstance(hidden, (str, int)) or not all(isinstance(width, int) and width > 0 for width in hidden):
-        raise InputError(f"hidden={hidden!r}: give the widths of the hidden layers, as in --set 'hidden=(128, 64)'")
     images, labels = _load()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     images, labels = images[order], labels[order]
-    widths = [64, *hidden, 10]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers: list[nn.Module] = []
-        for start, stop in itertools.pairwise(widths):
-            layers += [nn.Linear(start, stop), nn.Tanh()]
-        model = nn.Sequential(*layers[:-1])
     return Task(
-        model=model,
+        model=fully_connected(64, hidden, 10, seed),
         loss=Loss(output_of_inputs, cross_entropy_of_output),
         train=_batches(images[HELD_OUT:], labels[HELD_OUT:], batch),
         held_out=_batches(images[:HELD_OUT], labels[:HELD_OUT], batch),
         optimizer=lambda network: torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9),
         evaluate=lambda network: {"accuracy": accuracy(network, images[:HELD_OUT], labels[:HELD_OUT])},
     )
+
+
+def fully_connected(inputs: int, hidden: Sequence[int], outputs: int, seed: int) -> nn.Sequential:
+    """Linear layers with tanh between them.
+
+    Args:
+        inputs: width of what goes in.
+        hidden: widths of the hidden layers.
+        outputs: width of what comes out.
+        seed: for the weights; torch's global generator is left as it was.
+
+    Raises:
+        InputError: if `hidden` is no sequence of widths.
+    """
+    if isinstance(hidden, (str, int)) or not all(isinstance(width, int) and width > 0 for width in hidden):
+        raise InputError(f"hidden={hidden!r}: give the widths of the hidden layers, as in --set 'hidden=(128, 64)'")
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for start, stop in itertools.pairwise([inputs, *hidden, outputs]):
+            layers += [nn.Linear(start, stop), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
 
 
 def output_of_inputs(model: nn.Module, batch: Any) -> Tensor:

@@ -7,7 +7,6 @@ standardised with the training patients' means and deviations; 354 are for train
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.errors import InputError, MissingExtraError
+from thalweg.errors import MissingExtraError
 from thalweg.losses import Loss
 from thalweg.task import Task
-from thalweg.tasks.digits import output_of_inputs
+from thalweg.tasks.digits import fully_connected, output_of_inputs
 from thalweg.tasks.fashion_mnist import in_batches
 
 HELD_OUT = 88
@@ -36,21 +35,12 @@ def tabular_task(hidden: Sequence[int] = (64, 64), batch: int = 118, seed: int =
         InputError: if `hidden` is no sequence of widths.
         MissingExtraError: if scikit-learn is not installed.
     """
-    if isinstance(hidden, (str, int)) or not all(isinstance(width, int) and width > 0 for width in hidden):
-        raise InputError(f"hidden={hidden!r}: give the widths of the hidden layers, as in --set 'hidden=(64, 64)'")
     inputs, targets = _load()
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
     inputs, targets = inputs[order], targets[order]
     inputs, targets = (_standardised(values, values[HELD_OUT:]) for values in (inputs, targets))
-    widths = [inputs.shape[1], *hidden, 1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers: list[nn.Module] = []
-        for start, stop in itertools.pairwise(widths):
-            layers += [nn.Linear(start, stop), nn.Tanh()]
-        model = nn.Sequential(*layers[:-1])
     return Task(
-        model=model,
+        model=fully_connected(inputs.shape[1], hidden, 1, seed),
         loss=Loss(output_of_inputs, squared_error),
         train=in_batches(inputs[HELD_OUT:], targets[HELD_OUT:], batch),
         held_out=in_batches(inputs[:HELD_OUT], targets[:HELD_OUT], batch),
