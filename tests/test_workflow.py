@@ -166,13 +166,60 @@ def test_training_on_a_task_agrees_with_its_curvature(analysed: Any) -> None:
     assert result["verdict"]["captured"] > 5 * result["verdict"]["layer_matched"]
 
 
+def test_weights_singular_directions_and_the_table_against_dense(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    hessian, _ = dense(model, path[-1])
+    top = np.linalg.eigh(hessian)[1][:, ::-1][:, :4]
+    weights = path[-1]
+    shares = (top.T @ weights) ** 2 / (weights @ weights)
+    np.testing.assert_allclose(
+        [row["alignment"] for row in result["alignment"]["directions"]], shares, rtol=1e-4, atol=1e-12
+    )
+    assert result["alignment"]["captured"] == pytest.approx(shares.sum(), rel=1e-4)
+    names = dict(model.named_parameters())
+    places = np.cumsum([0, *(p.numel() for p in names.values())])
+    spans = {name: slice(a, b) for name, a, b in zip(names, places, places[1:], strict=False)}
+    for row in result["singular"]:
+        span = spans[row["parameter"]]
+        u, s, vt = np.linalg.svd(weights[span].reshape(names[row["parameter"]].shape), full_matrices=False)
+        direction = np.outer(u[:, row["index"]], vt[row["index"]]).ravel()
+        assert row["value"] == pytest.approx(s[row["index"]], rel=1e-9)
+        assert row["curvature"] == pytest.approx(direction @ hessian[span, span] @ direction, rel=1e-6, abs=1e-9)
+    rows = {(row["label"], row["index"]): row for row in result["directions"]}
+    inputs, labels = (torch.cat(parts) for parts in zip(*data(), strict=True))
+    total, _ = pooled_function(model, lambda call: nn.functional.cross_entropy(call(inputs), labels))
+    gradient = torch.autograd.functional.jacobian(total, torch.as_tensor(weights)).numpy()
+    assert abs(rows["gradient", 0]["slope"]) == pytest.approx(np.linalg.norm(gradient), rel=1e-9)
+    for index in range(4):
+        found = rows["Hessian eigenvectors", index]
+        assert found["curvature"] == pytest.approx(np.linalg.eigvalsh(hessian)[::-1][index], rel=1e-6)
+        assert abs(found["slope"]) == pytest.approx(abs(top[:, index] @ gradient), rel=1e-3, abs=1e-9)
+    assert {label for label, _ in rows} >= {"PCA of updates", "PCA of weights", "SVD of weights"}
+    assert "82" in result["drift"]["reason"]  # 60 steps are too few for it, and that is said
+
+
+def test_the_hessian_out_of_components_against_dense(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    hessian, _ = dense(model, path[-1])
+    updates = np.diff(path, axis=0)[30:]
+    early, fresh = updates[:-5], updates[-5:]
+    row = next(r for r in result["approximation"]["updates"] if r["k"] == 10)
+    basis = components(early, 10)
+    middle = basis @ hessian @ basis.T
+    true = np.linalg.eigvalsh(hessian)[::-1][:4]
+    assert row["top_share"] == pytest.approx(np.linalg.eigvalsh(middle)[::-1][:4].sum() / true.sum(), rel=1e-4)
+    inside = fresh @ basis.T
+    shares = ((inside @ middle) * inside).sum(axis=1) / ((fresh @ hessian) * fresh).sum(axis=1)
+    assert row["fresh_share"] == pytest.approx(np.median(shares), rel=1e-4)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_random_walk_is_not_called_a_finding(tmp_path: Path, seed: int) -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(seed)
     with tw.watch(model, optimizer, tmp_path / "walk"):
-        for _ in range(40):
+        for _ in range(100):
             for parameter in model.parameters():
                 parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             optimizer.step()
@@ -180,6 +227,7 @@ def test_a_random_walk_is_not_called_a_finding(tmp_path: Path, seed: int) -> Non
     result = tw.analyse(tmp_path / "walk", problem, settings=Settings(k=4, components=(3,), stages=1, draws=300))
     assert result["components"]["weights"]["explained"][0] > 0.4  # the picture looks like a finding
     assert result["verdict"]["word"] == "no agreement"
+    assert not result["drift"]["found"]
 
 
 def test_batch_norm_statistics_are_the_recorded_ones(tmp_path: Path) -> None:
