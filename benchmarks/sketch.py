@@ -238,8 +238,8 @@ PANELS = (
     (
         "1 − cosine",
         (
-            ("direction", "first component", "updates"),
-            ("rebuilt", "rebuilt from sums", "weights"),
+            ("direction", "component", "updates"),
+            ("rebuilt", "from sums", "weights"),
             ("drift", "drift", "drift"),
         ),
     ),
@@ -267,7 +267,14 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
                 axes.set_yscale("log")
                 axes.set_xlabel("width d", color=colour("muted"))
                 axes.set_title(f"{label}\n{part}", fontsize=style.SMALL, color=colour("ink"), loc="left")
-                axes.legend(frameon=False, fontsize=style.SMALL, loc="upper right", ncols=2)
+                axes.legend(
+                    frameon=False,
+                    fontsize=style.SMALL,
+                    loc="upper right",
+                    ncols=len(lines),
+                    columnspacing=1.0,
+                    handlelength=1.6,
+                )
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
                 axes.xaxis.set_major_locator(FixedLocator(widths))
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -58,6 +58,32 @@ def test_verdicts_are_derived_again_from_the_cells(found: list[dict[str, object]
         assert board[name]["interval"] == pytest.approx([low, high])
 
 
+def test_the_published_verdicts_follow_from_the_published_cells() -> None:
+    """The page against the cells in docs/study, by other means than the study's own."""
+    docs = Path(__file__).parents[1] / "docs"
+    kept = [json.loads(path.read_text()) for path in sorted((docs / "study").glob("*.json"))]
+    page = (docs / "study.md").read_text()
+    effects = {
+        "C1a": (0.5, 0.5, lambda c: float(c["drift_p"] < 0.05 and c["persistence"] >= 0.5)),
+        "C2b": (1.0, 0.0, lambda c: math.log2(c["updates"] / c["updates_by_layer"])),
+        "C3": (0.05, 0.0, lambda c: c["updates"] - c["weights"]),
+        "C4": (1.0, 0.0, lambda c: c["singular"]),
+        "C5": (0.5, 0.5, lambda c: float(np.median(c["layer_shares"]))),
+        "C6": (0.3, 0.0, lambda c: c["depth_correlation"]),
+    }
+    for name, (above, below, effect) in effects.items():
+        units: dict[str, list[float]] = {}
+        for c in kept:
+            units.setdefault(f"{c['task']}/{c['optimizer']}", []).append(effect(c))
+        means = np.array([np.mean(values) for values in units.values()])
+        half = stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
+        low, high = means.mean() - half, means.mean() + half
+        verdict = "supported" if low > above else "contradicted" if high < below else "no evidence"
+        line = next(line for line in page.splitlines() if line.startswith(f"| **{name}** "))
+        assert f"**{verdict}**" in line
+        assert f"{low:.3g} to {high:.3g}" in line
+
+
 def test_the_expected_words(found: list[dict[str, object]]) -> None:
     board = {row["claim"]: row["verdict"] for row in scoreboard(found)["claims"]}
     assert board == {

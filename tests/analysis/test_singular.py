@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import classify, small_case
-from thalweg.analysis.singular import singular_curvature
+from tests.conftest import classification_batches, classify, small_case
+from thalweg.analysis.singular import MOST_MATRICES, singular_curvature, singular_record
 from thalweg.directions import Directions, random_directions
 from thalweg.errors import InputError
 from thalweg.problem import Problem
@@ -47,6 +47,19 @@ def test_how_far_they_lie_in_the_layers_eigenvectors(case) -> None:  # type: ign
         part = found.rows.dense(number)[layer.span]
         assert row["captured"] == pytest.approx(float((vectors[:, -3:].T @ part).square().sum()), rel=1e-5)
         assert row["captured_by_chance"] == 3 / layer.size
+
+
+def test_of_many_matrices_the_largest_are_measured() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(18)), nn.Linear(3, 4), nn.Linear(4, 4)).double()
+    batches = classification_batches((6,), 3, 4)
+    table = singular_record(Problem(model, classify, batches))
+    assert len(table) == MOST_MATRICES
+    assert {"18.weight", "19.weight"} <= set(table["parameter"])
+    assert set(table["controls"]) == {5}
+    more = singular_record(Problem(model, classify, batches), products=10 * MOST_MATRICES)
+    assert len(more) == 3 * MOST_MATRICES
+    assert set(more["controls"]) == {7}
 
 
 def test_bad_input(case) -> None:  # type: ignore[no-untyped-def]

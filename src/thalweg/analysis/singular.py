@@ -20,6 +20,9 @@ CONTROLS = 20
 
 LEAST_CONTROLS = 5
 
+MOST_MATRICES = 16
+"""Matrices whose singular directions an analysis measures, the largest."""
+
 MOST_DIRECTIONS = 3
 """Singular directions of each matrix in an analysis."""
 
@@ -102,10 +105,11 @@ def singular_curvature(
     return Table.of(records)
 
 
-def singular_record(problem: Problem, products: int = 150, seed: int = 0, memory_budget: int | None = None) -> Table:
+def singular_record(problem: Problem, products: int = 100, seed: int = 0, memory_budget: int | None = None) -> Table:
     """`singular_curvature` of the first singular directions of every matrix, within about so many products.
 
-    Three directions and up to ten controls a matrix where there are few matrices, one and five where there are many.
+    Three directions and up to ten controls a matrix where there are few matrices, one and five where there are many; of
+    more than `MOST_MATRICES` the largest.
 
     Args:
         problem: model, loss and data.
@@ -116,12 +120,30 @@ def singular_record(problem: Problem, products: int = 150, seed: int = 0, memory
     Raises:
         InputError: if the model has no weight matrix.
     """
-    matrices = len({(r["parameter"], r["block"]) for r in weight_svd(problem.model, 1).provenance["directions"]})
-    each = products // matrices
+    found = weight_svd(problem.model, 1)
+    about = found.provenance["directions"]
+    largest = sorted(range(len(about)), key=lambda number: -about[number]["rows"] * about[number]["columns"])
+    chosen = {(about[n]["parameter"], about[n]["block"]) for n in largest[:MOST_MATRICES]}
+    each = products // len(chosen)
     k = MOST_DIRECTIONS if each >= MOST_DIRECTIONS + LEAST_CONTROLS else 1
     controls = min(max(each - k, LEAST_CONTROLS), 2 * LEAST_CONTROLS)
-    directions = weight_svd(problem.model, k)
+    directions = _of_matrices(weight_svd(problem.model, k), chosen)
     return singular_curvature(problem, directions, controls=controls, seed=seed, memory_budget=memory_budget)
+
+
+def _of_matrices(directions: Directions, chosen: set[tuple[str, str]]) -> Directions:
+    """The singular directions of some matrices."""
+    assert isinstance(directions.rows, RankOneRows)
+    assert directions.values is not None
+    about = directions.provenance["directions"]
+    kept = [number for number, record in enumerate(about) if (record["parameter"], record["block"]) in chosen]
+    rows = directions.rows
+    return Directions(
+        RankOneRows(rows.space, tuple(rows.terms[n] for n in kept), rows.unfolding, rows.dtype),
+        directions.values[kept],
+        label=directions.label,
+        provenance={**directions.provenance, "directions": [about[n] for n in kept]},
+    )
 
 
 def _curvatures(hessian: Any, rows: RankOneRows) -> list[float]:

@@ -17,7 +17,7 @@ from thalweg.rank_one import RankOneRows
 from thalweg.recording.record import Window
 from thalweg.solvers.svd import weight_svd
 
-SINGULAR_PRODUCTS = 150
+SINGULAR_PRODUCTS = 100
 """Hessian products for singular directions and their controls, about."""
 
 
