@@ -243,7 +243,7 @@ def test_the_interval_is_the_profile() -> None:
 SHORT = {
     "random walk": NO_DRIFT["random walk, T = 100"],
     "momentum": NO_DRIFT["momentum 0.9, T = 200"],
-    "unexplained": UNEXPLAINED["momentum 0.95 taken for 0.9, T = 200"],
+    "unexplained": UNEXPLAINED["gradient noise with memory 0.5, T = 200"],
     "at rest": STATIONARY["well, T = 200"],
 }
 
