@@ -1,6 +1,6 @@
 """Level, power and half-lives of the drift test, on updates with and without a planted drift.
 
-python -m benchmarks.drift [--part level power directions half-lives] [--runs 500] [--quick]
+python -m benchmarks.drift [--part level power directions half-lives] [--runs 500] [--seed 1] [--quick]
 """
 
 from __future__ import annotations
@@ -176,6 +176,7 @@ def wilson(hits: int, runs: int) -> str:
 
 
 _asked: Callable[[Sequence[int]], Any]
+_first_seed = 0
 
 
 def _answer(seed: Sequence[int]) -> Any:
@@ -187,6 +188,7 @@ def each(function: Callable[[Sequence[int]], Any], runs: int, *key: int) -> list
     """The results of so many seeds; processes are forked, since the function need not be one that can be sent."""
     global _asked
     _asked = function
+    key = (1000 + _first_seed, *key) if _first_seed else key
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return list(pool.map(_answer, [(*key, number) for number in range(runs)], chunksize=max(runs // 16, 1)))
 
@@ -280,7 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = options("drift", __doc__, repeats=1)
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0, help="another one than that with which it was built")
     chosen: argparse.Namespace = parser.parse_args(arguments)
+    global _first_seed
+    _first_seed = chosen.seed
     runs = 8 if chosen.quick else chosen.runs
     report = Report("drift", "drift", ABOUT, chosen, arguments)
     for part in chosen.part:

@@ -325,6 +325,11 @@ class CurvatureOperators(ABC):
         gradient = self.gradient()
         return GradientCovarianceOperator(moment, gradient[self.space.positions(moment.space).to(gradient.device)])
 
+    @property
+    def loss_in_parts(self) -> bool:
+        """Whether the loss is a `Loss`, so that output and criterion, and with them single samples, are known apart."""
+        return isinstance(self._loss, Loss)
+
     def _parts(self, asked: str) -> Loss:
         """The loss in two parts, or a word on what is missing."""
         if isinstance(self._loss, Loss):

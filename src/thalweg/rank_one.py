@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -95,7 +96,11 @@ class RankOneRows(Rows):
 
     def head(self, count: int) -> RankOneRows:
         """The first `count` rows."""
-        return RankOneRows(self.space, self.terms[:count], self.unfolding, self.kept_dtype)
+        return replace(self, terms=self.terms[:count])
+
+    def chosen(self, numbers: Iterable[int]) -> RankOneRows:
+        """Some of the rows, in that order."""
+        return replace(self, terms=tuple(self.terms[number] for number in numbers))
 
     def inner(self, vectors: Tensor) -> Tensor:
         """`uᵀ X v` summed over a direction's terms, X a vector's entries of the parameter: float64, on the CPU.

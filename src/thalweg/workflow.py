@@ -116,10 +116,10 @@ def _everything(m: Measurement) -> dict[str, Any]:
         "path": movement.path(m, windows),
         "heat_map": movement.heat_map(m, pairs, windows[-1]),
         "drift": drift,
-        "singular": attributes.singular(m, there),
-        "directions": attributes.directions(m, there, pairs, windows[-1], found),
+        "singular": attributes.singular(m, there, graphs),
+        "directions": attributes.directions(m, there, graphs, pairs, windows[-1], found),
         "alignment": alignment_record(pairs, there.weights(), m.settings.draws, m.settings.seed),
-        "approximation": attributes.approximation(m, there, pairs, windows[-1], trace),
+        "approximation": attributes.approximation(m, graphs, pairs, windows[-1], trace),
         "layers": layers,
         "verdict": verdict(stages[-1], layers),
     }

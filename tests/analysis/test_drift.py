@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from thalweg.analysis.drift import Drift, drift, drift_scan
+from thalweg.analysis.drift import drift, drift_scan
 from thalweg.errors import InputError
 from thalweg.problem import Problem
 from thalweg.recording import open_run, watch
@@ -201,8 +200,7 @@ def test_decoupled_decay_likewise(tmp_path: Path) -> None:
     updates = t.updates(100, 500)[:, -1]
     assert float(updates.max()) < 0  # shrinking, by decay only
     assert found.found
-    # without its decay the floor does not move at all, but for rounding
-    assert found.p_value_without_decay is None or found.p_value_without_decay > 0.05
+    assert found.p_value_without_decay == 1.0  # without its decay the floor does not move at all, but for rounding
 
 
 def test_curvature_rate_and_losses_ahead(settling: Trajectory) -> None:
@@ -256,8 +254,7 @@ def test_too_few_steps(resting: Trajectory) -> None:
 
 def test_a_constant_trajectory(tmp_path: Path) -> None:
     t = slide(tmp_path / "run", steps=120, make=lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9))
-    still = drift(t, None, "walls")
-    assert still.p_value <= 1
+    assert not drift(t, None, "walls").found
     with pytest.raises(InputError, match="do not move"):
         drift(t, None, "floor")
 
@@ -282,7 +279,7 @@ def test_a_learning_rate_of_zero(tmp_path: Path) -> None:
 
 
 def test_it_says_what_it_is(sliding: Trajectory, resting: Trajectory) -> None:
-    assert isinstance(drift(sliding), Drift)
     assert "found, p" in repr(drift(sliding, (50, 500)))
     assert "not found" in repr(drift(resting, (100, 500)))
-    assert np.isfinite(drift(resting, (100, 500)).share_error)
+    share = drift(resting, (100, 500))
+    assert abs(share.share) < 4 * share.share_error

@@ -134,6 +134,7 @@ def drift() -> dict[str, Any]:
     """A drift whose speed falls as a power law."""
     clock = [460 + 23 * (i + 0.5) for i in range(20)]
     middle = sum(clock) / 20
+    ticks = [clock[0], middle, clock[-1]]
     values = [(tick / middle) ** -1.2 * (1 + 0.05 * (-1) ** i) for i, tick in enumerate(clock)]
     losses = [
         {"steps": steps, "distance": 0.002 * steps,
@@ -155,11 +156,14 @@ def drift() -> dict[str, Any]:
         "rate_expected": 0.02, "optimizer_is_adaptive": False, "loss_gain_left": None, "p_value_without_decay": None,
         "ahead": losses, "scan": scan, "in_stiff": 0.0003, "in_stiff_by_chance": 10 / P,
         "speeds": {
-            "clock": clock, "values": values,
+            "clock": clock, "values": values, "ticks": ticks,
             "fits": [
-                {"name": "constant", "rate": 0.0, "interval": [0.0, 0.0], "amplitude": 1.0, "aicc": -31.0},
-                {"name": "exponential", "rate": 0.0017, "interval": [0.0015, 0.0019], "amplitude": 0.98, "aicc": -70.1},
-                {"name": "power law", "rate": 1.2, "interval": [1.1, 1.3], "amplitude": 1.0, "aicc": -82.4},
+                {"name": "constant", "rate": 0.0, "interval": [0.0, 0.0], "amplitude": 1.0, "aicc": -31.0,
+                 "curve": [1.0, 1.0, 1.0]},
+                {"name": "exponential", "rate": 0.0017, "interval": [0.0015, 0.0019], "amplitude": 0.98, "aicc": -70.1,
+                 "curve": [1.4, 0.98, 0.7]},
+                {"name": "power law", "rate": 1.2, "interval": [1.1, 1.3], "amplitude": 1.0, "aicc": -82.4,
+                 "curve": [1.5, 1.0, 0.71]},
             ],
         },
         "layers": [

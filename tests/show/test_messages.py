@@ -6,11 +6,16 @@ import pytest
 
 import thalweg.show
 from thalweg.errors import InputError
-from thalweg.show.messages import CATALOGUES, Words
+from thalweg.show.messages import CATALOGUES, Words, en, en_directions, ja, ja_directions
 
 
 def _placeholders(text: str) -> list[str]:
     return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
+
+
+def test_no_message_stands_twice():
+    for one, other in ((en, en_directions), (ja, ja_directions)):
+        assert not set(one.TEXTS) & set(other.TEXTS)
 
 
 def test_languages_have_the_same_keys():

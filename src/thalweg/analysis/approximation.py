@@ -15,7 +15,6 @@ from torch import Tensor
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.operators.base import Operator
-from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.recording.trajectory import Trajectory
 from thalweg.solvers.gram import gradient_pca, update_pca, weight_pca
@@ -98,10 +97,9 @@ def hessian_from(
 def approximation_record(
     t: Trajectory,
     window: Window,
-    problem: Problem,
+    hessian: Operator,
     pairs: Directions,
     trace: float | None,
-    memory_budget: int | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """The Hessian at the end of a window out of components of its updates, weights and gradients.
 
@@ -110,10 +108,9 @@ def approximation_record(
     Args:
         t: the trajectory.
         window: of optimizer steps.
-        problem: at the window's end.
-        pairs: the Hessian's top eigenpairs there.
+        hessian: at the window's end.
+        pairs: its top eigenpairs.
         trace: its trace.
-        memory_budget: bytes for kept gradient graphs.
 
     Returns:
         For each source the rows of `hessian_from`; a source that has no components there is left out.
@@ -121,7 +118,6 @@ def approximation_record(
     rows = t.rows_in(window)
     early = window[0], int(t.starts[rows[-FRESH]])
     fresh = t.updates(early[1], window[1])
-    hessian = problem.hessian(memory_budget=memory_budget)
     out: dict[str, list[dict[str, Any]]] = {}
     for source, components in SOURCES.items():
         count = min(MOST, len(t.rows_in(early)) - 1, t.space.size)

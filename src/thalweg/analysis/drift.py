@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +24,11 @@ from thalweg.analysis.drift_test import LEAST_ROWS, Test, check_rows, drift_test
 from thalweg.analysis.nulls import holm
 from thalweg.analysis.speeds import BLOCKS, FEW_BLOCKS, FEW_ROWS, LEAST_CONSTANTS, WIDEST, ModelName, Speeds, speeds
 from thalweg.directions import Directions
-from thalweg.errors import InputError
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.recording.span import TrajectoryRows
 from thalweg.recording.trajectory import Trajectory
+from thalweg.solvers.points import refuse_gaps
 from thalweg.tables import Table
 
 LEVEL = 0.05
@@ -136,18 +136,9 @@ def drift(
     Raises:
         InputError: if the window is too short, nothing moves in it, or the layer is unknown.
     """
-    rows = t.rows_in(window)
-    rows = rows[t.usable[rows]]
-    check_rows(len(rows), blocks)
-    _refuse_gaps(t, rows)
-    clock = clock_of(t, rows)
-    first, last = int(rows[0]), int(rows[-1]) + 1
-    gram = t.gram_between(first, last, layer).numpy()[np.ix_(rows.numpy() - first, rows.numpy() - first)]
-    test = drift_test(gram, clock.rates, clock.momenta, blocks)
+    rows, clock, gram, test = tested = window_test(t, window, layer, blocks)
     pace = _speeds(test, clock)
-    shape = np.interp(
-        _clock_of_blocks(test, clock), pace.clock, np.maximum(pace.fit("exponential").amplitude * _shape(pace), 0)
-    )
+    shape = pace.fit("exponential").amplitude * pace.relative("exponential", _clock_of_blocks(test, clock))
     found = find_direction(test.blocks, shape)
     made = np.asarray(test.innovations.map.T @ found.coefficients)
     length = math.sqrt(max(float(made @ gram @ made), 0.0))
@@ -155,11 +146,9 @@ def drift(
     coefficients = torch.zeros(1, len(t), dtype=torch.float64)
     coefficients[0, rows] = torch.as_tensor(forward * made / length)
     is_found = test.p_value < level
-    gain = test.innovations.gain
-    square = unbiased_square(test.blocks.means) / gain**2
-    pace_of_rows = float(((clock.rates / np.median(clock.rates)) ** 2).sum()) / float(np.trace(gram))
     last_rate = clock.rates[-1] / np.median(clock.rates)
-    speed = _speed_at_end(found.along, pace, _clock_of_blocks(test, clock), clock) / gain * last_rate / clock.steps[-1]
+    speed = _speed_at_end(found.along, pace, _clock_of_blocks(test, clock), clock)
+    speed *= last_rate / clock.steps[-1] / test.innovations.gain
     half = _half_life(pace, clock, is_found, speed)
     direction = Directions(
         TrajectoryRows(t, coefficients, layer),
@@ -176,8 +165,8 @@ def drift(
         found=is_found,
         level=level,
         cosine=found.cosine,
-        share=square * pace_of_rows,
-        share_error=jackknife(test.blocks.means) / gain**2 * pace_of_rows,
+        share=tested.share,
+        share_error=tested.share_error,
         persistence=persistence(test.blocks),
         speed=speed,
         model=pace.model if is_found else "none",
@@ -209,6 +198,45 @@ def drift(
             "metric_share": found.share,
         },
     )
+
+
+class WindowTest(NamedTuple):
+    """The test of one window: its rows, their step sizes, their Gram matrix and the outcome."""
+
+    rows: Tensor
+    clock: Clock
+    gram: np.ndarray
+    test: Test
+
+    @property
+    def share(self) -> float:
+        """Of the updates' energy that is drift."""
+        return unbiased_square(self.test.blocks.means) * self._scale
+
+    @property
+    def share_error(self) -> float:
+        """Its standard error."""
+        return jackknife(self.test.blocks.means) * self._scale
+
+    @property
+    def _scale(self) -> float:
+        """From an innovation's squared mean to the share: what a drift of one would move in all rows."""
+        moved = float(((self.clock.rates / np.median(self.clock.rates)) ** 2).sum())
+        return moved / self.test.innovations.gain**2 / float(np.trace(self.gram))
+
+
+def window_test(
+    t: Trajectory, window: Window | None = None, layer: str | None = None, blocks: int | None = None
+) -> WindowTest:
+    """The test alone, without direction, speeds and losses; arguments and errors as for `drift`."""
+    rows = t.rows_in(window)
+    rows = rows[t.usable[rows]]
+    check_rows(len(rows), blocks)
+    refuse_gaps(t, rows, "equal blocks of steps")
+    clock = clock_of(t, rows)
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    gram = t.gram_between(first, last, layer).numpy()[np.ix_(rows.numpy() - first, rows.numpy() - first)]
+    return WindowTest(rows, clock, gram, drift_test(gram, clock.rates, clock.momenta, blocks))
 
 
 def drift_scan(t: Trajectory, windows: int = 8, layer: str | None = None, level: float = LEVEL) -> Table:
@@ -321,27 +349,12 @@ def _middles(count: int, length: int, first: int, test: Test, clock: Clock) -> n
     return clock.middle(begin, length, count, summed)
 
 
-def _shape(pace: Speeds) -> np.ndarray:
-    law = pace.fit("exponential")
-    found: np.ndarray = np.exp(-law.rate * (pace.clock - pace.clock.mean()))
-    return found
-
-
 def _speed_at_end(along: np.ndarray, pace: Speeds, middles: np.ndarray, clock: Clock) -> float:
     """The speed at the window's end, in innovations: the mean speed, carried there by the preferred law."""
     end = (clock.before or 0.0) + float(clock.elapsed[-1])
     name: ModelName = pace.model if pace.model != "undecided" else "exponential"
-    law = pace.fit(name)
-
-    def relative(ticks: np.ndarray) -> np.ndarray:
-        if name == "exponential":
-            return np.asarray(np.exp(-law.rate * (ticks - pace.clock.mean())))
-        if name == "power law":
-            return np.asarray((ticks / pace.clock.mean()) ** -law.rate)
-        return np.ones_like(ticks)
-
-    there = relative(middles)
-    return float((along * there).sum() / (there**2).sum() * relative(np.array([end]))[0])
+    there = pace.relative(name, middles)
+    return float((along * there).sum() / (there**2).sum() * pace.relative(name, np.array([end]))[0])
 
 
 def _without_decay(
@@ -354,17 +367,6 @@ def _without_decay(
     if np.trace(left) < NOTHING * np.trace(gram):
         return 1.0
     return drift_test(left, clock.rates, clock.momenta, blocks).p_value
-
-
-def _refuse_gaps(t: Trajectory, rows: Tensor) -> None:
-    """Raise an InputError where segments are missing inside the window: blocks must be of equal length."""
-    start, stop = int(t.starts[rows[0]]), int(t.steps[rows[-1]]) + 1
-    for gap in t.gaps:
-        if start < gap[1] and gap[0] < stop:
-            raise InputError(
-                f"steps {gap[0]} to {gap[1] - 1} are missing inside the window; choose one that ends at {gap[0]} or "
-                f"begins at {gap[1]}"
-            )
 
 
 def _window_of(t: Trajectory, rows: Tensor) -> list[int]:

@@ -75,19 +75,17 @@ def look_ahead(
     device = there.device
     vector = direction.rows.dense(0).to(device)
     unit = vector.double() / vector.double().norm()
-    hessian = there.hessian()
+    hessian = there.hessian(memory_budget=0, chunk=None)  # one product: nothing to keep or to try
     slope = float(there.gradient().double() @ unit)
     curvature = _curvature(hessian, vector)
     products = 1
     held_out_curvature = None
     if other is not None:
-        held_out_curvature = _curvature(other.hessian(), vector)
+        held_out_curvature = _curvature(other.hessian(memory_budget=0, chunk=None), vector)
         products += 1
     distances = [0.0, *(speed * ahead for ahead in steps)]
-    controls = layer_matched_directions(Directions(vector.cpu()[None], space=t.space), seed)
-    drawn = [controls.rows.dense(0), *(
-        layer_matched_directions(controls, seed + number).rows.dense(0) for number in range(1, CONTROLS)
-    )]  # fmt: skip
+    alike = Directions(vector.cpu()[None].repeat(CONTROLS, 1), space=t.space)
+    drawn = layer_matched_directions(alike, seed).vectors
     columns: dict[str, list[float | None]] = {}
     for name, one in (("train", there), ("held_out", other)):
         if one is None:

@@ -101,13 +101,13 @@ def persistence(blocks: BlockMeans) -> Persistence:
     count = len(blocks)
     part = count // THIRD
     first, last = np.arange(part), np.arange(count - part, count)
-    found: list[tuple[float, float | None, float, float]] = []
+    found: list[tuple[float, float | None, float]] = []
     for share in SHARES:
         corrected, error = _corrected_with_error(blocks.kernel(share), first, last)
-        found.append((error, corrected, share, error))
+        found.append((error, corrected, share))
         if error <= NARROW:
             break
-    error, corrected, share, _ = min(found, key=lambda one: one[0])
+    error, corrected, share = min(found, key=lambda one: one[0])
     lengths = seen(blocks, share)
     mean = np.zeros((2, count))
     mean[0, first], mean[1, last] = 1.0, 1.0

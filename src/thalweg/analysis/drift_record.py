@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from thalweg.analysis.drift import LEVEL, Drift, drift, drift_scan
+from thalweg.analysis.drift import LEVEL, Drift, drift, drift_scan, window_test
 from thalweg.analysis.drift_test import FEW_ROWS, LEAST_ROWS
 from thalweg.analysis.nulls import holm
 from thalweg.directions import Directions
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.recording.trajectory import Trajectory
+
+CURVE_POINTS = 61
+"""At which the fitted laws are kept for the picture."""
 
 
 def late_window(t: Trajectory) -> Window | None:
@@ -60,9 +64,9 @@ def layer_records(t: Trajectory, window: Window) -> list[dict[str, Any]]:
     for layer in sorted(t.space.layers, key=lambda one: (one.depth, one.start)):
         if not float(torch.diagonal(t.gram(layer.name, window)).sum()) > 0:
             continue
-        one = drift(t, window, layer.name)
+        one = window_test(t, window, layer.name)
         records.append(
-            {"layer": layer.name, "p_value": one.p_value, "share": one.share, "share_error": one.share_error}
+            {"layer": layer.name, "p_value": one.test.p_value, "share": one.share, "share_error": one.share_error}
         )
     for record, corrected in zip(records, holm([record["p_value"] for record in records]), strict=True):
         record["p_holm"] = corrected
@@ -74,6 +78,7 @@ def plain(found: Drift) -> dict[str, Any]:
     """A drift as plain JSON values; `speeds` are relative to their mean, `clock` to the window's end."""
     pace, steady = found.speeds, found.persistence
     mean = float(abs(pace.values).mean()) or 1.0
+    ticks = np.linspace(pace.clock[0], pace.clock[-1], CURVE_POINTS)
     fits = [
         {
             "name": law.name,
@@ -81,6 +86,7 @@ def plain(found: Drift) -> dict[str, Any]:
             "interval": list(law.interval),
             "amplitude": law.amplitude / mean,
             "aicc": law.aicc,
+            "curve": (law.amplitude / mean * pace.relative(law.name, ticks)).tolist(),
         }
         for law in pace.fits
     ]
@@ -116,6 +122,7 @@ def plain(found: Drift) -> dict[str, Any]:
         "speeds": {
             "clock": pace.clock.tolist(),
             "values": (pace.values / mean).tolist(),
+            "ticks": ticks.tolist(),
             "fits": fits,
         },
         **found.provenance,

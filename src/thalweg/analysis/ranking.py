@@ -8,7 +8,7 @@ Whether a direction is *productive* only a trial can tell, so that stays a quest
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from thalweg.analysis.drift import Drift
 from thalweg.directions import Directions
 from thalweg.errors import InputError
-from thalweg.losses import Loss
 from thalweg.operators.base import Operator
+from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.recording.trajectory import Trajectory
@@ -36,6 +36,9 @@ ALONG = 0.5
 
 MOVES = 10.0
 """How many times a random direction's share of the updates' energy counts as moving."""
+
+TOGETHER = 8
+"""Directions that are made as vectors at once."""
 
 HOLDS = 0.1
 """Share of a direction's energy from which on a layer is named as one that holds it."""
@@ -60,6 +63,7 @@ def rank_directions(
     drift: Drift | None = None,
     top: float | None = None,
     radius: float | None = None,
+    graphs: GradientGraphs | None = None,
     memory_budget: int | None = None,
 ) -> Table:
     """Rank directions by what one optimal step along each is predicted to gain.
@@ -78,6 +82,7 @@ def rank_directions(
         drift: what was found there, see `tw.drift`.
         top: the largest curvature of the network, which words are relative to; the largest in the table unless given.
         radius: how far a step may go; the length of the window's net displacement unless given.
+        graphs: gradient graphs of the training data to share; built otherwise.
         memory_budget: bytes for kept gradient graphs.
 
     Returns:
@@ -99,17 +104,17 @@ def rank_directions(
     if trajectory is not None:
         trajectory.space.require_same(problem.space, "the problem's model")
     other = None if held_out is None else problem.on(held_out.data)
-    measure = _Measure(problem, memory_budget)
-    beside = None if other is None else _Measure(other, memory_budget)
+    measure = _Measure(problem, graphs or problem.graphs(memory_budget), memory_budget)
+    beside = None if other is None else _Measure(other, other.graphs(memory_budget), memory_budget)
     weights = problem.weights().double().cpu()
     radius = radius if radius is not None else _radius(trajectory, window)
     energy = None if trajectory is None else _energy(trajectory, window)
     records: list[dict[str, Any]] = []
+    drifts: list[bool] = []
     for one in sets:
         moved = None if energy is None else _shares(trajectory, one, window, energy)
-        drifts = _squared_cosines(one, drift)
-        for index in range(len(one)):
-            unit = _unit(one, index)
+        drifts += _lie_along(one, drift)
+        for index, unit in enumerate(_units(one)):
             here = measure.along(unit)
             step, gain, bounded = best_step(here.slope, here.curvature, here.noise, radius)
             there = None if beside is None else beside.along(unit)
@@ -129,13 +134,13 @@ def rank_directions(
                     "gain_held_out": None if there is None else -(there.slope * step + there.curvature * step**2 / 2),
                     "update_share": None if moved is None else moved[index],
                     "layers": _holders(problem, unit),
-                    "words": drifts[index],
+                    "words": "",
                     "productive": "untested",
                 }
             )
     largest = max(float(record["curvature"]) for record in records) if top is None else top
-    for record in records:
-        record["words"] = _words(record, largest, bool(record["words"]), 1.0 / problem.space.size)
+    for record, drifting in zip(records, drifts, strict=True):
+        record["words"] = _words(record, largest, drifting, 1.0 / problem.space.size)
     return Table.of(sorted(records, key=lambda record: -float(record["gain"])))
 
 
@@ -159,14 +164,14 @@ def best_step(slope: float, curvature: float, noise: float | None, radius: float
 class _Measure:
     """Slopes and curvatures of one problem."""
 
-    def __init__(self, problem: Problem, memory_budget: int | None) -> None:
+    def __init__(self, problem: Problem, graphs: GradientGraphs, memory_budget: int | None) -> None:
         self.problem = problem
-        self.hessian = problem.hessian(memory_budget=memory_budget)
+        self.hessian = HessianOperator(graphs)
         self.gradient = problem.gradient().double().cpu()
         self.square = float(self.gradient @ self.gradient)
         self.samples = sum(problem.survey.samples)
         self.covariance: Operator | None = None
-        if isinstance(problem._loss, Loss):
+        if problem.loss_in_parts:
             self.covariance = problem.gradient_covariance(memory_budget=memory_budget)
 
     def along(self, unit: Tensor) -> _Along:
@@ -180,12 +185,16 @@ class _Measure:
         return _Along(float(self.gradient @ unit), curvature, noise)
 
 
-def _unit(directions: Directions, index: int) -> Tensor:
-    vector = directions.rows.dense(index).detach().double().cpu()
-    length = float(vector.norm())
-    if not length > 0:
-        raise InputError(f"direction {index} of {directions.label!r} has length zero; leave it out")
-    return vector / length
+def _units(directions: Directions) -> Iterator[Tensor]:
+    """The directions as float64 unit vectors on the CPU; some at a time, for rows of a run are read from its file."""
+    count = len(directions)
+    for start in range(0, count, TOGETHER):
+        several = torch.eye(count, dtype=torch.float64)[start : start + TOGETHER]
+        for index, vector in enumerate(directions.rows.combine(several).detach().double().cpu(), start):
+            length = float(vector.norm())
+            if not length > 0:
+                raise InputError(f"direction {index} of {directions.label!r} has length zero; leave it out")
+            yield vector / length
 
 
 def _holders(problem: Problem, unit: Tensor) -> str:
@@ -210,7 +219,7 @@ def _words(record: dict[str, Any], largest: float, drifts: bool, chance: float) 
     return ", ".join(words)
 
 
-def _squared_cosines(directions: Directions, drift: Drift | None) -> list[bool]:
+def _lie_along(directions: Directions, drift: Drift | None) -> list[bool]:
     """Which of the directions lie along a drift that was found."""
     if drift is None or not drift.found:
         return [False] * len(directions)
@@ -218,11 +227,6 @@ def _squared_cosines(directions: Directions, drift: Drift | None) -> list[bool]:
     lengths = torch.diagonal(directions.rows.grams().sum(dim=0))
     length = float(drift.direction.rows.grams().sum())
     return [bool(share >= ALONG) for share in cross**2 / lengths / length]
-
-
-def _rows(t: Trajectory, window: Window | None) -> Tensor:
-    rows = t.rows_in(window)
-    return rows[t.usable[rows]]
 
 
 def _energy(t: Trajectory, window: Window | None) -> float:

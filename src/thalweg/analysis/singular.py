@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from thalweg.directions import Directions, as_generator
 from thalweg.errors import InputError
+from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.rank_one import Outer, RankOneRows
-from thalweg.solvers.svd import weight_svd
+from thalweg.solvers.svd import chosen_directions, weight_svd
 from thalweg.tables import Table
 
 CONTROLS = 20
@@ -37,6 +39,7 @@ def singular_curvature(
     *,
     controls: int = CONTROLS,
     seed: int = 0,
+    graphs: GradientGraphs | None = None,
     memory_budget: int | None = None,
 ) -> Table:
     """The curvature of every singular direction, beside random outer products in the same matrix.
@@ -48,6 +51,7 @@ def singular_curvature(
             leaves out how far the directions lie in them.
         controls: random outer products for each matrix.
         seed: of them.
+        graphs: gradient graphs to share; built otherwise.
         memory_budget: bytes for kept gradient graphs.
 
     Returns:
@@ -65,19 +69,15 @@ def singular_curvature(
     if controls < 2:
         raise InputError(f"controls={controls}: give at least 2")
     about = directions.provenance["directions"]
-    hessian = problem.hessian(memory_budget=memory_budget)
+    hessian = HessianOperator(graphs or problem.graphs(memory_budget))
     found = _curvatures(hessian, directions.rows)
     generator = as_generator(seed)
     beside: dict[tuple[str, str], list[float]] = {}
     for record, terms in zip(about, directions.rows.terms, strict=True):
         key = record["parameter"], record["block"]
         if key not in beside:
-            drawn = RankOneRows(
-                directions.rows.space,
-                tuple(tuple(_random(term, generator) for term in terms) for _ in range(controls)),
-                directions.rows.unfolding,
-                directions.rows.kept_dtype,
-            )
+            random = tuple(tuple(_random(term, generator) for term in terms) for _ in range(controls))
+            drawn = replace(directions.rows, terms=random)
             beside[key] = _curvatures(hessian, drawn)
     held = None if blocks is None else _held(directions, about, blocks)
     records = []
@@ -105,7 +105,9 @@ def singular_curvature(
     return Table.of(records)
 
 
-def singular_record(problem: Problem, products: int = 100, seed: int = 0, memory_budget: int | None = None) -> Table:
+def singular_record(
+    problem: Problem, products: int = 100, seed: int = 0, graphs: GradientGraphs | None = None
+) -> Table:
     """`singular_curvature` of the first singular directions of every matrix, within about so many products.
 
     Three directions and up to ten controls a matrix where there are few matrices, one and five where there are many; of
@@ -115,7 +117,7 @@ def singular_record(problem: Problem, products: int = 100, seed: int = 0, memory
         problem: model, loss and data.
         products: Hessian products that may be spent.
         seed: of the controls.
-        memory_budget: bytes for kept gradient graphs.
+        graphs: gradient graphs to share; built otherwise.
 
     Raises:
         InputError: if the model has no weight matrix.
@@ -127,30 +129,17 @@ def singular_record(problem: Problem, products: int = 100, seed: int = 0, memory
     each = products // len(chosen)
     k = MOST_DIRECTIONS if each >= MOST_DIRECTIONS + LEAST_CONTROLS else 1
     controls = min(max(each - k, LEAST_CONTROLS), 2 * LEAST_CONTROLS)
-    directions = _of_matrices(weight_svd(problem.model, k), chosen)
-    return singular_curvature(problem, directions, controls=controls, seed=seed, memory_budget=memory_budget)
+    every = weight_svd(problem.model, k)
+    records = enumerate(every.provenance["directions"])
+    kept = [number for number, record in records if (record["parameter"], record["block"]) in chosen]
+    return singular_curvature(problem, chosen_directions(every, kept), controls=controls, seed=seed, graphs=graphs)
 
 
-def _of_matrices(directions: Directions, chosen: set[tuple[str, str]]) -> Directions:
-    """The singular directions of some matrices."""
-    assert isinstance(directions.rows, RankOneRows)
-    assert directions.values is not None
-    about = directions.provenance["directions"]
-    kept = [number for number, record in enumerate(about) if (record["parameter"], record["block"]) in chosen]
-    rows = directions.rows
-    return Directions(
-        RankOneRows(rows.space, tuple(rows.terms[n] for n in kept), rows.unfolding, rows.dtype),
-        directions.values[kept],
-        label=directions.label,
-        provenance={**directions.provenance, "directions": [about[n] for n in kept]},
-    )
-
-
-def _curvatures(hessian: Any, rows: RankOneRows) -> list[float]:
+def _curvatures(hessian: HessianOperator, rows: RankOneRows) -> list[float]:
     """`dᵀHd / dᵀd`, some directions at a time."""
     found: list[float] = []
     for start in range(0, rows.shape[0], BATCH):
-        part = RankOneRows(rows.space, rows.terms[start : start + BATCH], rows.unfolding, rows.kept_dtype)
+        part = rows.chosen(range(start, min(start + BATCH, rows.shape[0])))
         dense = part.combine(torch.eye(part.shape[0], dtype=torch.float64)).to(hessian.device, hessian.dtype)
         images = (hessian @ dense.T).T
         lengths = dense.double().square().sum(dim=1)

@@ -108,6 +108,14 @@ class Speeds:
         """The law of that name."""
         return next(one for one in self.fits if one.name == name)
 
+    def relative(self, name: ModelName, clock: np.ndarray) -> np.ndarray:
+        """What a law says of the speed at other times, over that in the middle of the window."""
+        law, middle = self.fit(name), float(self.clock.mean())
+        if name == "exponential":
+            found: np.ndarray = np.exp(-law.rate * (clock - middle))
+            return found
+        return (clock / middle) ** -law.rate if name == "power law" else np.ones_like(clock)
+
 
 def speeds(blocks: BlockMeans, clock: np.ndarray) -> Speeds:
     """Block speeds and their decay.

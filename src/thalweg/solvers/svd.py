@@ -117,6 +117,24 @@ def weight_svd(
     )
 
 
+def has_matrices(space: ParameterSpace) -> bool:
+    """Whether any parameter has singular directions."""
+    return any(len(parameter.shape) > 1 for parameter in space.parameters)
+
+
+def chosen_directions(directions: Directions, numbers: Sequence[int]) -> Directions:
+    """Some of the singular directions that `weight_svd` gave, in that order, with what is known of them."""
+    assert isinstance(directions.rows, RankOneRows)
+    assert directions.values is not None
+    about = directions.provenance["directions"]
+    return Directions(
+        directions.rows.chosen(numbers),
+        directions.values[list(numbers)],
+        label=directions.label,
+        provenance={**directions.provenance, "directions": [about[number] for number in numbers]},
+    )
+
+
 def noise_edge(values: Sequence[float] | Tensor | np.ndarray, rows: int, columns: int) -> float:
     """The largest singular value that noise alone would have, for a matrix whose bulk is noise.
 

@@ -117,14 +117,32 @@ def characters_task(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CharacterTransformer(layers, width, heads, context)
+    return text_task(model, 1e-3, context, samples, held_out, batch, seed)
+
+
+def text_task(model: nn.Module, rate: float, context: int, samples: int, held_out: int, batch: int, seed: int) -> Task:
+    """A task of foretelling the next character with any model from `(n, length)` to `(n, length, 128)`.
+
+    Args:
+        model: the network.
+        rate: learning rate of AdamW.
+        context: characters of a sequence.
+        samples: training sequences.
+        held_out: sequences from files that no training sequence comes from.
+        batch: sequences of one batch to measure on.
+        seed: for the places in the text.
+
+    Raises:
+        InputError: if the library's source is not there.
+    """
     train, other = (in_batches(*sequences(part, n, context, seed), batch) for part, n in ((0, samples), (1, held_out)))
     return Task(
         model=model,
         loss=Loss(output_of_inputs, cross_entropy_of_output),
         train=train,
         held_out=other,
-        optimizer=lambda network: torch.optim.AdamW(network.parameters(), lr=1e-3),
-        evaluate=lambda network: {"bits_per_character": bits(network, other)},
+        optimizer=lambda network: torch.optim.AdamW(network.parameters(), lr=rate),
+        evaluate=lambda network: {"bits_per_character": _bits(network, other)},
     )
 
 
@@ -170,13 +188,7 @@ def library_text(part: int) -> Tensor:
     return torch.where(codes < CHARACTERS, codes, ord("?"))
 
 
-def bits(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Mean cross-entropy of a character, in bits.
-
-    Args:
-        network: from characters to scores.
-        batches: of characters and the ones that follow.
-    """
+def _bits(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
     with torch.no_grad():
         total = sum(float(cross_entropy_of_output(network(b[0]), b)) * b[1].numel() for b in batches)
     return total / sum(b[1].numel() for b in batches) / float(torch.log(torch.tensor(2.0)))

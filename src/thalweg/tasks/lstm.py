@@ -8,11 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from thalweg.losses import Loss
 from thalweg.task import Task
-from thalweg.tasks.characters import CHARACTERS, bits, sequences
-from thalweg.tasks.digits import cross_entropy_of_output, output_of_inputs
-from thalweg.tasks.fashion_mnist import in_batches
+from thalweg.tasks.characters import CHARACTERS, text_task
 
 
 class CharacterLSTM(nn.Module):
@@ -62,12 +59,4 @@ def lstm_task(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CharacterLSTM(width, embedding)
-    train, other = (in_batches(*sequences(part, n, context, seed), batch) for part, n in ((0, samples), (1, held_out)))
-    return Task(
-        model=model,
-        loss=Loss(output_of_inputs, cross_entropy_of_output),
-        train=train,
-        held_out=other,
-        optimizer=lambda network: torch.optim.AdamW(network.parameters(), lr=3e-3),
-        evaluate=lambda network: {"bits_per_character": bits(network, other)},
-    )
+    return text_task(model, 3e-3, context, samples, held_out, batch, seed)

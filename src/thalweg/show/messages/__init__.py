@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from thalweg.errors import InputError, nearest
-from thalweg.show.messages import en, ja
+from thalweg.show.messages import en, en_directions, ja, ja_directions
 
-CATALOGUES: Mapping[str, Mapping[str, str]] = {"en": en.TEXTS, "ja": ja.TEXTS}
+CATALOGUES: Mapping[str, Mapping[str, str]] = {
+    "en": {**en.TEXTS, **en_directions.TEXTS},
+    "ja": {**ja.TEXTS, **ja_directions.TEXTS},
+}
 
 
 @dataclass(frozen=True)

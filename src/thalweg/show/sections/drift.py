@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from thalweg.show import plots
+from thalweg.show import direction_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, p_value, percent
 from thalweg.show.sections.base import Grid, Key, Picture, Section, grid, name, picture, reading, span

@@ -1,0 +1,141 @@
+"""Plots of what is known of directions: the drift's speeds and losses, alignment, the Hessian out of components.
+
+Made like those of `plots`: each draws what the analysis holds, on given axes, and computes no statistic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from thalweg.show import numbers, style
+from thalweg.show.messages import Words
+from thalweg.show.palette import MARKERS, colour
+
+LAW_DASHES: Mapping[str, Any] = {"constant": (0, (1, 2)), "exponential": (0, (4, 3)), "power law": "solid"}
+
+
+def drift_speeds(axes: Axes, speeds: Mapping[str, Any], words: Words) -> None:
+    """Speed of the drift in each block, over its mean, with the three laws fitted to it.
+
+    Args:
+        axes: drawn on.
+        speeds: `clock`, `values`, and `fits` with their curves over `ticks`.
+        words: the language of the labels.
+    """
+    clock, values = speeds["clock"], speeds["values"]
+    axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
+    for fit in speeds["fits"]:
+        axes.plot(
+            speeds["ticks"],
+            fit["curve"],
+            color=colour("muted"),
+            linewidth=1.4,
+            linestyle=LAW_DASHES[fit["name"]],
+            label=words.plain(f"law.{fit['name']}"),
+            zorder=2,
+        )
+    axes.plot(clock, values, MARKERS["drift"], color=colour("drift"), markersize=6, zorder=3)
+    low, high = min(values), max(values)
+    axes.set_ylim(min(low, 0) - 0.08 * (high - low), high + 0.12 * (high - low))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(words.plain("plot.clock"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.speed"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
+def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Loss further along the drift less the loss now, beside random directions of the same length.
+
+    Args:
+        axes: drawn on.
+        rows: a drift's `ahead`; the first is the place itself.
+        words: the language of the labels.
+    """
+    here, ahead = rows[0], rows[1:]
+    steps = [row["steps"] for row in ahead]
+    shown: list[float] = []
+    for key, mark, line, hue in (
+        ("train_control", "", (0, (4, 3)), "chance"),
+        ("held_out_control", "", (0, (1, 2)), "chance"),
+        ("train", "o", "solid", "drift"),
+        ("held_out", "v", "solid", "drift"),
+    ):
+        if here.get(key) is None:
+            continue
+        change = [row[key] - here[key] for row in ahead]
+        face = colour("paper") if key == "train" else colour(hue)
+        axes.plot(
+            steps, change, color=colour(hue), linestyle=line, linewidth=1.6, marker=mark or None, markersize=6,
+            markerfacecolor=face, label=words.plain(f"ahead.{key}"), zorder=3 if mark else 2,
+        )  # fmt: skip
+        shown += change if mark else []
+    axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
+    largest = max((abs(value) for value in shown if math.isfinite(value)), default=1.0) or 1.0
+    axes.set_yscale("symlog", linthresh=max(largest * 1e-3, 1e-12))
+    low, high = min([*shown, 0.0]), max([*shown, 0.0])
+    axes.set_ylim(2 * low if low < 0 else -largest * 1e-3, 2 * high if high > 0 else largest * 1e-3)
+    axes.margins(x=0.06)
+    round_ = 10.0 ** math.floor(math.log10(largest))
+    axes.yaxis.set_major_locator(FixedLocator([sign * round_ * 10**-power for sign in (-1, 1) for power in (0, 1, 2)]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.number(value, 1)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(words.plain("plot.steps_ahead"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.loss_change"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
+def alignment(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Curvature (across) and the weights' share (up) of every eigenvector, with what chance gives.
+
+    Args:
+        axes: drawn on.
+        rows: an alignment's `directions`.
+        words: the language of the labels.
+    """
+    values = [row["value"] for row in rows]
+    shares = [max(row["alignment"], 1e-12) for row in rows]
+    matched = [max(row["by_layer"], 1e-12) for row in rows]
+    chance = rows[0]["by_chance"]
+    axes.axhline(chance, color=colour("chance"), linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot(values, matched, "o", color=colour("chance"), markersize=4, zorder=2)
+    axes.plot(values, shares, MARKERS["eigenvectors"], color=colour("eigenvectors"), markersize=6, zorder=3)
+    style.measure(axes, "x", values)
+    style.measure(axes, "y", [*shares, *matched, chance])
+    axes.set_xlabel(words.plain("plot.curvature"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.of_weights"), color=colour("muted"))
+    style.frame(axes, grid="both")
+
+
+def approximation(axes: Axes, data: Mapping[str, Sequence[Mapping[str, Any]]], key: str, words: Words) -> None:
+    """One share over the number of components, a line for each source.
+
+    Args:
+        axes: drawn on.
+        data: rows of each source.
+        key: which share.
+        words: the language of the labels.
+    """
+    most = 1.0
+    for source, rows in data.items():
+        known = [(row["k"], row[key]) for row in rows if row[key] is not None]
+        if not known:
+            continue
+        x, y = zip(*known, strict=True)
+        most = max(most, *y)
+        axes.plot(x, y, MARKERS[source] + "-", color=colour(source), linewidth=1.6, markersize=5)
+    axes.set_ylim(-0.03, 1.05 * most)
+    axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    style.percent(axes.yaxis)
+    axes.set_xlabel(words.plain("plot.components"), color=colour("muted"))
+    style.frame(axes, grid="y")
