@@ -97,6 +97,34 @@ def test_spectra_and_losses_against_dense(analysed: Any) -> None:
     assert result["loss"]["held_out"] == pytest.approx(loss, rel=1e-12)
     top = np.linalg.eigh(dense(model, path[-1])[0])[1][:, ::-1][:, :4]
     np.testing.assert_allclose(result["held_out"]["curvature"], np.diag(top.T @ held_out @ top), rtol=1e-5)
+    values, vectors = np.linalg.eigh(held_out)
+    np.testing.assert_allclose(result["held_out"]["values"], values[::-1][:4], rtol=1e-8)
+    share = ((vectors[:, ::-1][:, :4].T @ top) ** 2).sum() / 4
+    assert result["held_out"]["subspace"] == pytest.approx(share, rel=1e-5)
+    assert result["held_out"]["certificate"] == "complete"
+
+
+def test_moments_noise_and_relative_sharpness_against_dense(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    spaces = []
+    for stage in result["stages"]:
+        values, vectors = np.linalg.eigh(dense(model, path[stage["step"] + 1])[0])
+        spaces.append(vectors[:, ::-1][:, :4])
+        assert stage["tracking"]["threshold"] == pytest.approx(2 * 1.9 / 0.1)
+        assert stage["tracking"]["of_threshold"] == pytest.approx(values[-1] / 38, rel=1e-8)
+    assert result["stages"][0]["tracking"]["persistence"] is None
+    kept = ((spaces[1].T @ spaces[0]) ** 2).sum() / 4
+    assert result["stages"][1]["tracking"]["persistence"] == pytest.approx(kept, rel=1e-5)
+    hessian, loss = dense(model, path[-1])
+    entries = np.abs(path[-1])
+    scaled = np.linalg.eigvalsh(entries[:, None] * hessian * entries)[-1]
+    assert result["sharpness"]["entry"]["value"] == pytest.approx(scaled, rel=1e-7)
+    assert result["sharpness"]["raw"] == result["stages"][-1]["spectrum"]["values"][0]
+    rows = result["robustness"]["rows"]
+    assert rows[0]["train"] == pytest.approx(loss, rel=1e-12)
+    assert {(row["noise"], row["level"]) for row in rows[1:]} == {
+        (n, at) for n in ("inputs", "labels") for at in (0.1, 0.3)
+    }
 
 
 def test_every_agreement_against_dense_components(analysed: Any) -> None:

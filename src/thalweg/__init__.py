@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 from thalweg.analysis.alignment import Alignment, weight_alignment
 from thalweg.analysis.approximation import hessian_from
 from thalweg.analysis.drift import Drift, drift, drift_scan
+from thalweg.analysis.held_out import HeldOut, held_out_spectrum
 from thalweg.analysis.layer_ranking import rank_layers
 from thalweg.analysis.layers import layer_spectra
+from thalweg.analysis.noise import robustness
 from thalweg.analysis.nulls import Null, holm
 from thalweg.analysis.overlap import Overlap, overlap
 from thalweg.analysis.ranking import rank_directions
 from thalweg.analysis.sampling import Halves, halves
+from thalweg.analysis.sharpness import Sharpness, relative_sharpness
 from thalweg.analysis.singular import singular_curvature
 from thalweg.analysis.tracking import track_curvature
 from thalweg.directions import Directions, Rows, layer_matched_directions, random_directions
@@ -88,6 +91,7 @@ __all__ = [
     "FiniteDifferenceHessian",
     "FunctionOperator",
     "Halves",
+    "HeldOut",
     "HessianCheck",
     "InputError",
     "Loss",
@@ -103,6 +107,7 @@ __all__ = [
     "Rows",
     "RunError",
     "Settings",
+    "Sharpness",
     "SpectralDensity",
     "StaleOperatorError",
     "Table",
@@ -117,6 +122,7 @@ __all__ = [
     "eigenpairs",
     "gradient_pca",
     "halves",
+    "held_out_spectrum",
     "hessian_from",
     "holm",
     "layer_matched_directions",
@@ -127,7 +133,9 @@ __all__ = [
     "random_directions",
     "rank_directions",
     "rank_layers",
+    "relative_sharpness",
     "report",
+    "robustness",
     "singular_curvature",
     "spectral_density",
     "trace",

@@ -86,6 +86,7 @@ def analyse(
     stages: Annotated[int, typer.Option(help="Points of training at which the Hessian is measured.", min=1)] = 3,
     tol: Annotated[float, typer.Option(help="Residual of the eigenpairs, relative to the largest.")] = 1e-3,
     certify: Annotated[str, typer.Option(help="estimate, full or complete.")] = "complete",
+    noise_draws: Annotated[int, typer.Option(help="Draws of noise on inputs and labels; 0: none.", min=0)] = 3,
     seed: Seed = 0,
     lang: Languages = "en,ja",
     as_json: AsJson = False,
@@ -97,7 +98,7 @@ def analyse(
     from thalweg.workflow import analyse as measure
 
     loaded = load_task(task, parse_settings(setting or []))
-    settings = Settings(k=k, stages=stages, tol=tol, certificate=certify, seed=seed)  # type: ignore[arg-type]
+    settings = Settings(k, stages, tol=tol, certificate=certify, seed=seed, noise_draws=noise_draws)  # type: ignore[arg-type]
     result = measure(
         run,
         loaded.problem(),

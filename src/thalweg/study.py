@@ -256,7 +256,7 @@ def run_cell(name: str, optimizer: str, seed: int, scratch: Path, quick: bool = 
     with watch(task.model, stepper, scratch, overwrite=True):
         train(task, stepper, epochs, batch=training.batch, seed=seed)
     try:
-        settings = Settings(k=K, stages=1, components=(K,), seed=seed)
+        settings = Settings(k=K, stages=1, components=(K,), seed=seed, noise_draws=0)
         held_out = task.problem(held_out=True) if task.held_out is not None else None
         result = analyse(open_run(scratch), task.problem(), held_out, settings=settings)
         return {"task": name, "optimizer": optimizer, "seed": seed, "steps": steps, **numbers_of(result)}

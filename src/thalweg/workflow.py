@@ -16,8 +16,9 @@ from thalweg.analysis.agreement import correct, verdict
 from thalweg.analysis.alignment import alignment_record
 from thalweg.analysis.stages import stage_windows
 from thalweg.costs import Costs, peak_memory
+from thalweg.directions import Directions
 from thalweg.errors import InputError
-from thalweg.measurement import attributes, curvature, movement
+from thalweg.measurement import attributes, curvature, movement, outside
 from thalweg.measurement.base import Measurement, Say, Settings
 from thalweg.problem import Problem
 from thalweg.recording.opening import open_run
@@ -84,19 +85,21 @@ def _everything(m: Measurement) -> dict[str, Any]:
         m.say("reading the trajectory")
         m.trajectory.gram()
     windows = stage_windows(m.trajectory, m.settings.stages)
-    stages = []
+    stages: list[dict[str, Any]] = []
+    pairs: Directions | None = None
     for number, window in enumerate(windows):
         last = number == len(windows) - 1
         there, stage = curvature.stage_at(m, number, window)
         graphs = there.graphs(m.memory_budget)
-        pairs = curvature.spectrum(m, stage, graphs)
+        pairs = curvature.spectrum(m, stage, graphs, pairs)
         curvature.agreement(m, stage, pairs, window, (windows[0][0], window[1]))
         stages.append(stage)
         if not last:
             del graphs
     correct(stages)
+    assert pairs is not None  # there is at least one window
     m.run.save_directions("eigenvectors", pairs)
-    loss, held_out = curvature.losses(m, there, pairs)
+    loss, held_out = curvature.losses(m, there), outside.held_out(m, there, pairs)
     found, drift = movement.drift_part(m, pairs)
     layers = curvature.layers(m, there, graphs, pairs, found)
     trace = sum(layer["trace"] for layer in layers)
@@ -112,6 +115,8 @@ def _everything(m: Measurement) -> dict[str, Any]:
         "held_out": held_out,
         "stages": stages,
         "sampling": curvature.sampling(m, there),
+        "robustness": outside.noise(m, there),
+        "sharpness": outside.sharpness(m, there, graphs, pairs),
         "components": movement.explained(m, windows),
         "path": movement.path(m, windows),
         "heat_map": movement.heat_map(m, pairs, windows[-1]),

@@ -47,7 +47,13 @@ def analysis() -> dict[str, Any]:
             "samples": 1437, "batches": 12, "weight": 1437.0, "reduction": "mean", "mode": "evaluation",
             "parameters": P,
         },
-        "held_out": {"curvature": [value * 3.1 for value in values], "samples": 360, "batches": 2},
+        "held_out": {
+            "curvature": [value * 3.1 for value in values], "values": [value * 4.7 for value in values],
+            "subspace": 0.437, "subspace_by_chance": 0.00047, "subspace_by_layer": 0.00061, "samples": 360,
+            "batches": 2,
+        },
+        "sharpness": {"raw": values[0], "filter": {"value": 61.3}, "entry": {"value": 4.83}},
+        "robustness": {"rows": _noise(values[0])},
         "loss": {"train": 0.00412, "held_out": 0.0913, "gradient_norm": 0.0123},
         "stages": stages,
         "sampling": {
@@ -224,13 +230,29 @@ def _stage(name: str, step: int, level: float, rng: np.random.Generator) -> dict
         "complement_searched": True,
     }
     return {"name": name, "step": step, "window": [step - 110, step], "exact": name != "middle",
-            "loss": 0.4 / step, "spectrum": spectrum, "agreement": rows}  # fmt: skip
+            "loss": 0.4 / step, "spectrum": spectrum, "agreement": rows,
+            "tracking": {"persistence": None if name == "early" else 0.31 + step / 2000, "threshold": 38.0,
+                         "of_threshold": values[0] / 38, "participation": 0.0123, "layer": "1",
+                         "layer_share": 0.61}}  # fmt: skip
 
 
 def _decay(count: int, first: float, rate: float) -> list[float]:
     shape = np.array([n**-rate * np.exp(-0.03 * n) for n in range(1, count + 1)])
     shares = np.concatenate([[first], shape[1:] / shape[1:].sum() * (0.97 - first)])
     return [float(share) for share in shares]
+
+
+def _noise(largest: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "noise": noise, "level": level, "train": 0.00412 * (1 + rise), "train_error": error, "held_out": 0.0913 * (1
+            + rise / 2), "held_out_error": error, "largest": largest * (4.7 + rise), "matvecs": 11,
+        }
+        for noise, level, rise, error in (
+            ("none", 0.0, 0.0, None), ("inputs", 0.1, 0.2, 1e-4), ("inputs", 0.3, 2.1, 2e-3),
+            ("labels", 0.1, 9.3, 3e-2), ("labels", 0.3, 27.0, 5e-2),
+        )
+    ]  # fmt: skip
 
 
 def _run(rng: np.random.Generator) -> list[list[float]]:

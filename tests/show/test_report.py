@@ -17,8 +17,8 @@ from thalweg.show.report import render, report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = (
-    "path", "explained", "drift", "eigenvalues", "agreement", "heat_map", "approximation", "alignment", "layers",
-    "singular", "directions", "cost", "limits", "again",
+    "path", "explained", "drift", "eigenvalues", "outside", "agreement", "heat_map", "approximation", "alignment",
+    "layers", "singular", "directions", "cost", "limits", "again",
 )  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -108,7 +108,7 @@ def test_ids_are_unique(pages):
 def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
     tags = Reader(pages["en"]).tags
     plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 2 + 4 + 1 + 2 + 1 + 2
+    assert len(plots) == 2 + 2 + 2 + 3 + 2 + 4 + 1 + 2 + 1 + 2
     assert all(a["role"] == "img" and a["aria-label"] for a in plots)
     identifiers = {a["id"] for _, a in tags if "id" in a}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
@@ -194,18 +194,18 @@ def test_bold_mathematics_is_not_read_into_a_name():
 
 
 NEEDED = ("path", "components", "stages", "heat_map", "approximation", "alignment", "layers", "singular", "drift",
-          "directions", "cost", "command")  # fmt: skip
+          "sharpness", "directions", "cost", "command")  # fmt: skip
 
 
 def test_missing_parts_leave_a_sentence():
     """Each part alone, with all others missing, so that every section is seen without what it might lean on."""
-    for part in (*NEEDED, "sampling", "verdict", "loss", "run", "problem", "settings", "held_out"):
+    for part in (*NEEDED, "sampling", "verdict", "loss", "run", "problem", "settings", "held_out", "robustness"):
         text = Reader(render({"format": 1, part: analysis()[part]}, "en")).text
         for other in NEEDED:
             assert (f"“{other}”" in text) == (other != part), (part, other)
 
 
-@pytest.mark.parametrize("part", ["sampling", "verdict", "run", "problem", "settings", "held_out"])
+@pytest.mark.parametrize("part", ["sampling", "verdict", "run", "problem", "settings", "held_out", "robustness"])
 def test_one_missing_part_does_no_harm(part):
     Reader(render({**analysis(), part: None}, "ja"))
 
@@ -245,6 +245,38 @@ def test_a_run_too_short_for_the_drift_says_so():
     data = analysis()
     data["drift"] = {"reason": "the run has 30 usable rows"}
     assert "the run has 30 usable rows" in Reader(render(data, "en")).text
+
+
+OUTSIDE = {
+    "all": ({}, "Their two top‑10 eigenspaces overlap by 44%"),
+    "limit": ({}, "of the limit at which this optimizer turns unstable"),
+    "kept": ({}, "Of the top‑10 eigenspace, 75% is what it was"),
+    "without": ({"held_out": None}, "No held-out data were given, so how the curvature looks"),
+    "no noise": ({"robustness": {"reason": "labels cannot be told"}}, "was not measured: labels cannot be told"),
+    "zeros": ({"sharpness": {"raw": 1.0, "filter": {"reason": "every weight is zero"}}}, "every weight is zero"),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_stands_beside_the_training_curvature_is_said(name):
+    change, sentence = OUTSIDE[name]
+    data = {**analysis(), **change}
+    assert sentence in Reader(render(data, "en")).text
+    Reader(render(data, "ja"))
+
+
+def test_noise_is_told_of_training_data_where_no_others_are():
+    data = analysis()
+    for row in data["robustness"]["rows"]:
+        row["held_out"] = row["held_out_error"] = None
+    assert "takes the training loss from 0.00412 to" in Reader(render(data, "en")).text
+
+
+def test_moments_without_a_limit_do_no_harm():
+    data = analysis()
+    for stage in data["stages"]:
+        stage["tracking"] |= {"threshold": None, "of_threshold": None}
+    assert "turns unstable" not in Reader(render(data, "en")).text
 
 
 def test_missing_pieces_do_no_harm():

@@ -72,28 +72,54 @@ def track_curvature(
         hessian = HessianOperator(there.graphs(memory_budget))
         pairs = eigenpairs(hessian, k, tol=tol, seed=seed, start=before)
         pass_on_interrupt(pairs)
-        assert pairs.values is not None
-        threshold, sharpness, spent = _stability(t, step, hessian, float(pairs.values[0]), tol, seed)
-        energy = pairs.layer_energy().mean(dim=0)
-        place = int(energy.argmax())
-        first = pairs.vectors[0].double()
         records.append(
             {
-                "step": step,
-                "values": pairs.values.tolist(),
-                "products": (pairs.matvecs or 0) + spent,
-                "persistence": None if before is None else overlap(pairs, before, draws=2).mean,
-                "threshold": threshold,
-                "of_threshold": None if threshold is None or sharpness is None else sharpness / threshold,
-                "participation": float(first.square().sum() ** 2 / (len(first) * (first**4).sum())),
-                "layer": t.space.layers[place].name,
-                "layer_share": float(energy[place]),
-                "updates_captured": _captured(t, pairs, (last, step + 1), k),
+                **moment(t, step, hessian, pairs, before, tol=tol, seed=seed),
+                "updates_captured": _captured(t, pairs, (last, step + 1)),
                 "loss": there.loss(),
             }
         )
         before, last = pairs, step + 1
     return Table.of(records)
+
+
+def moment(
+    t: Trajectory,
+    step: int,
+    hessian: HessianOperator,
+    pairs: Directions,
+    before: Directions | None = None,
+    *,
+    tol: float = 1e-3,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A row of `track_curvature`, but for its loss and what the updates capture.
+
+    Args:
+        t: the trajectory.
+        step: after which the Hessian was measured.
+        hessian: there.
+        pairs: its top eigenpairs.
+        before: those of the moment before; None at first.
+        tol: relative residual of the preconditioned Hessian's eigenvalue.
+        seed: of its start vector.
+    """
+    assert pairs.values is not None
+    threshold, sharpness, spent = _stability(t, step, hessian, float(pairs.values[0]), tol, seed)
+    energy = pairs.layer_energy().mean(dim=0)
+    place = int(energy.argmax())
+    first = pairs.vectors[0].double()
+    return {
+        "step": step,
+        "values": pairs.values.tolist(),
+        "products": (pairs.matvecs or 0) + spent,
+        "persistence": None if before is None else overlap(pairs, before, draws=2).mean,
+        "threshold": threshold,
+        "of_threshold": None if threshold is None or sharpness is None else sharpness / threshold,
+        "participation": float(first.square().sum() ** 2 / (len(first) * (first**4).sum())),
+        "layer": t.space.layers[place].name,
+        "layer_share": float(energy[place]),
+    }
 
 
 def _chosen(t: Trajectory, steps: Sequence[int] | int) -> list[int]:
@@ -108,8 +134,9 @@ def _chosen(t: Trajectory, steps: Sequence[int] | int) -> list[int]:
     return sorted({known[place] for place in places})
 
 
-def _captured(t: Trajectory, pairs: Directions, window: tuple[int, int], k: int) -> float | None:
-    """Share of the top space in the components of a window of updates."""
+def _captured(t: Trajectory, pairs: Directions, window: tuple[int, int]) -> float | None:
+    """Share of the top space in as many components of a window of updates."""
+    k = len(pairs)
     if window[1] <= window[0] or len(t.rows_in(window)) < k + 2:
         return None
     try:

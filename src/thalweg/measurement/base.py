@@ -33,6 +33,7 @@ class Settings:
         certificate: of the eigenpairs.
         seed: of every random draw.
         draws: samples for each layer-matched null.
+        noise_draws: of noise on inputs and labels; 0 leaves that out.
     """
 
     k: int = 10
@@ -42,6 +43,7 @@ class Settings:
     certificate: Certificate = "complete"
     seed: int = 0
     draws: int = 1000
+    noise_draws: int = 3
 
 
 @dataclass(eq=False)

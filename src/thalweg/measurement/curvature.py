@@ -1,4 +1,4 @@
-"""Spectra and agreement at the stages of training, loss and held-out curvature, sampling, layers."""
+"""Spectra and agreement at the stages of training, the loss, sampling, layers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from thalweg.analysis.layers import layer_spectra
 from thalweg.analysis.overlap import overlap
 from thalweg.analysis.sampling import halves
 from thalweg.analysis.stages import stage_name
+from thalweg.analysis.tracking import moment
 from thalweg.directions import Directions
 from thalweg.measurement.base import Measurement
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
+
+TRACKED = ("persistence", "threshold", "of_threshold", "participation", "layer", "layer_share")
+"""What a stage keeps of its row in a table of `track_curvature`."""
 
 
 def stage_at(m: Measurement, number: int, window: Window) -> tuple[Problem, dict[str, Any]]:
@@ -35,8 +39,10 @@ def stage_at(m: Measurement, number: int, window: Window) -> tuple[Problem, dict
     }
 
 
-def spectrum(m: Measurement, stage: dict[str, Any], graphs: GradientGraphs) -> Directions:
-    """Certified eigenpairs, and what is known of them in the stage's record."""
+def spectrum(
+    m: Measurement, stage: dict[str, Any], graphs: GradientGraphs, before: Directions | None = None
+) -> Directions:
+    """Certified eigenpairs, begun at those of the stage before, and what is known of them in the stage's record."""
     m.say(f"{m.settings.k} eigenpairs after step {stage['step']}")
     with m.costs.timed("spectrum"):
         operator = HessianOperator(graphs)
@@ -46,6 +52,7 @@ def spectrum(m: Measurement, stage: dict[str, Any], graphs: GradientGraphs) -> D
             tol=m.settings.tol,
             seed=m.settings.seed,
             certify=m.settings.certificate,
+            start=before,
             progress=m.progress,
         )
     pass_on_interrupt(pairs)
@@ -61,6 +68,10 @@ def spectrum(m: Measurement, stage: dict[str, Any], graphs: GradientGraphs) -> D
         **{key: pairs.provenance[key] for key in ("gaps", "angles", "certificate", "missed_and_found")},
         "complement_searched": pairs.provenance["complement_searched"],
     }
+    with m.costs.timed("tracking"):
+        row = moment(m.trajectory, stage["step"], operator, pairs, before, tol=m.settings.tol, seed=m.settings.seed)
+    m.costs.products += row["products"] - (pairs.matvecs or 0)
+    stage["tracking"] = {key: row[key] for key in TRACKED}
     return pairs
 
 
@@ -85,22 +96,14 @@ def agreement(m: Measurement, stage: dict[str, Any], pairs: Directions, window: 
     stage["agreement"] = rows
 
 
-def losses(m: Measurement, there: Problem, pairs: Directions) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Loss and gradient, and the eigenvectors' curvature on held-out data."""
-    m.say("loss, gradient and held-out curvature")
+def losses(m: Measurement, there: Problem) -> dict[str, Any]:
+    """Loss and gradient on the training data, and the loss on held-out data."""
+    m.say("loss and gradient")
     start = time.perf_counter()
     norm = float(there.gradient().double().norm())
     m.gradient_seconds = time.perf_counter() - start
-    loss: dict[str, Any] = {"train": there.loss(), "held_out": None, "gradient_norm": norm}
-    if m.held_out is None:
-        return loss, None
-    with m.costs.timed("held out"):
-        other = there.on(m.held_out.data)
-        loss["held_out"] = other.loss()
-        hessian = other.hessian(memory_budget=m.memory_budget)
-        curvature = [float((v.double() * (hessian @ v).double()).sum()) for v in pairs.vectors]
-        m.costs.products += len(pairs)
-    return loss, {"curvature": curvature, **other.describe()}
+    held_out = None if m.held_out is None else there.on(m.held_out.data).loss()
+    return {"train": there.loss(), "held_out": held_out, "gradient_norm": norm}
 
 
 def sampling(m: Measurement, there: Problem) -> dict[str, Any] | None:

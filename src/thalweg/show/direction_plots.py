@@ -139,3 +139,87 @@ def approximation(axes: Axes, data: Mapping[str, Sequence[Mapping[str, Any]]], k
     style.percent(axes.yaxis)
     axes.set_xlabel(words.plain("plot.components"), color=colour("muted"))
     style.frame(axes, grid="y")
+
+
+def two_spectra(axes: Axes, train: Sequence[float], held_out: Sequence[float], words: Words) -> None:
+    """Eigenvalues in order on training data (full) and on held-out data (hollow).
+
+    Args:
+        axes: drawn on.
+        train: (k,) eigenvalues.
+        held_out: (k,) likewise.
+        words: the language of the labels.
+    """
+    hue = colour("eigenvectors")
+    for values, face, shift, line in ((train, hue, -0.12, "solid"), (held_out, colour("paper"), 0.12, (0, (4, 3)))):
+        places = [place + shift for place in range(1, len(values) + 1)]
+        axes.plot(
+            places, values, MARKERS["eigenvectors"] if shift < 0 else "o", color=hue, markerfacecolor=face,
+            markersize=6, linestyle=line, linewidth=1.0, zorder=3,
+        )  # fmt: skip
+    style.measure(axes, "y", [*train, *held_out])
+    axes.set_xlim(0.3, max(len(train), len(held_out)) + 0.8)
+    axes.xaxis.set_major_locator(FixedLocator(style.some(range(1, max(len(train), len(held_out)) + 1))))
+    axes.set_xlabel(words.plain("plot.eigenvalue_number"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
+def losses_under_noise(axes: Axes, rows: Sequence[Mapping[str, Any]], data: str, words: Words) -> None:
+    """The loss over the level of noise, on inputs (discs) and on labels (squares), with standard errors.
+
+    Args:
+        axes: drawn on.
+        rows: of `robustness`; the first is without noise.
+        data: "train" or "held_out".
+        words: the language of the labels.
+    """
+    shown: list[float] = []
+    for noise, mark, hue in (("inputs", "o", "ink"), ("labels", "s", "muted")):
+        line = [rows[0], *(row for row in rows if row["noise"] == noise)]
+        if len(line) < 2:
+            continue
+        levels, losses = [row["level"] for row in line], [row[data] for row in line]
+        errors = [row[f"{data}_error"] or 0.0 for row in line]
+        axes.errorbar(
+            levels, losses, yerr=errors, color=colour(hue), marker=mark, markersize=6, linewidth=1.6, capsize=2.5,
+            label=words.plain(f"outside.key.{noise}"), zorder=3,
+        )  # fmt: skip
+        shown += [value + error for value, error in zip(losses, errors, strict=True)]
+    style.measure(axes, "y", [*shown, rows[0][data]])
+    axes.set_xlim(left=-0.015)
+    axes.xaxis.set_major_locator(FixedLocator(sorted({row["level"] for row in rows})))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    axes.set_xlabel(words.plain("plot.noise"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.loss"), color=colour("muted"))
+    style.frame(axes, grid="y")
+
+
+def tracking(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """Largest curvature over the optimizer's limit, and how much of the top space stays, over steps.
+
+    Args:
+        axes: drawn on.
+        rows: of `track_curvature`, or anything with its `step`, `of_threshold` and `persistence`.
+        words: the language of the labels.
+    """
+    steps = [row["step"] for row in rows]
+    most = 1.0
+    for key, mark, line, hue in (
+        ("of_threshold", MARKERS["eigenvectors"], "solid", "eigenvectors"),
+        ("persistence", "o", (0, (4, 3)), "muted"),
+    ):
+        known = [(step, row[key]) for step, row in zip(steps, rows, strict=True) if row[key] is not None]
+        if known:
+            x, y = zip(*known, strict=True)
+            most = max(most, *y)
+            axes.plot(x, y, mark, color=colour(hue), linestyle=line, linewidth=1.6, markersize=6, zorder=3)
+    axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
+    axes.set_ylim(-0.03, 1.06 * most)
+    style.percent(axes.yaxis)
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(FixedLocator(style.apart(steps)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
+    axes.set_xlabel(words.plain("plot.step"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.share"), color=colour("muted"))
+    style.frame(axes, grid="y")

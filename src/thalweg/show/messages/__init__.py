@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from thalweg.errors import InputError, nearest
-from thalweg.show.messages import en, en_directions, ja, ja_directions
+from thalweg.show.messages import en, en_directions, en_outside, ja, ja_directions, ja_outside
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {
-    "en": {**en.TEXTS, **en_directions.TEXTS},
-    "ja": {**ja.TEXTS, **ja_directions.TEXTS},
+    "en": {**en.TEXTS, **en_directions.TEXTS, **en_outside.TEXTS},
+    "ja": {**ja.TEXTS, **ja_directions.TEXTS, **ja_outside.TEXTS},
 }
 
 

@@ -12,6 +12,7 @@ from thalweg.show.sections.closing import again, cost, limits
 from thalweg.show.sections.curvature import eigenvalues, layers
 from thalweg.show.sections.directions import directions
 from thalweg.show.sections.drift import drift
+from thalweg.show.sections.outside import outside
 from thalweg.show.sections.overlaps import agreement, heat_map
 from thalweg.show.sections.trajectory import explained, path
 
@@ -22,6 +23,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
     ("explained", ("components",), explained),
     ("drift", ("drift",), drift),
     ("eigenvalues", ("stages",), eigenvalues),
+    ("outside", ("sharpness",), outside),
     ("agreement", ("stages",), agreement),
     ("heat_map", ("heat_map",), heat_map),
     ("approximation", ("approximation",), approximation),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from thalweg.show import plots, style
+from thalweg.show import direction_plots, plots, style
 from thalweg.show.messages import Words
 from thalweg.show.numbers import clean, clip, columns, count, number, percent
 from thalweg.show.sections.base import Grid, Key, Picture, Section, final, grid, name, picture, reading
@@ -47,6 +47,14 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
             Key("line", "eigenvectors", words("eigenvalues.largest")),
             Key("line", "eigenvectors-3", words("eigenvalues.rest")),
         ]
+    tracked = [{"step": stage["step"], **stage["tracking"]} for stage in stages if stage.get("tracking")]
+    lead += _moments(tracked, len(values), words)
+    if len(tracked) > 1:
+        pictures.append(_tracked(tracked, words))
+        legend += [
+            Key("diamond", "eigenvectors", words("tracking.key.threshold")),
+            Key("disc", "muted", words("tracking.key.persistence")),
+        ]
     return Section(
         "eigenvalues",
         words("eigenvalues.title"),
@@ -60,8 +68,56 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
             mode=words.known("mode", str(problem.get("mode", "evaluation"))),
             products=count(spectrum.get("matvecs")),
         ),
-        grids=(_spectrum_table(spectrum, sampling, held_out, words),),
+        grids=(_spectrum_table(spectrum, sampling, held_out, words), *_tracking_table(tracked, stages, words)),
     )
+
+
+def _moments(tracked: Sequence[Mapping[str, Any]], k: int, words: Words) -> list[Any]:
+    """How near the end is to instability, and how much of the space was there before."""
+    last = tracked[-1] if tracked else {}
+    out = []
+    if last.get("of_threshold") is not None:
+        out.append(words("tracking.threshold", share=percent(last["of_threshold"])))
+    if last.get("persistence") is not None:
+        out.append(words("tracking.persistence", k=count(k), share=percent(last["persistence"])))
+    return out
+
+
+def _tracked(tracked: Sequence[Mapping[str, Any]], words: Words) -> Picture:
+    told = {key: ", ".join(percent(row[key]) for row in tracked) for key in ("of_threshold", "persistence")}
+    return picture(
+        "eigenvalues-tracking",
+        words.plain("tracking.lines"),
+        words.plain(
+            "tracking.lines_alt",
+            steps=", ".join(count(row["step"]) for row in tracked),
+            shares=told["of_threshold"],
+            persistence=told["persistence"],
+        ),
+        lambda axes: direction_plots.tracking(axes, tracked, words),
+    )
+
+
+def _tracking_table(
+    tracked: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]], words: Words
+) -> tuple[Grid, ...]:
+    if not tracked:
+        return ()
+    first = {stage["step"]: stage["spectrum"]["values"][0] for stage in stages}
+    cells = [
+        (
+            count(row["step"]),
+            number(first[row["step"]]),
+            percent(row["of_threshold"]),
+            percent(row["persistence"]),
+            percent(row["participation"]),
+            clean(row["layer"]),
+            percent(row["layer_share"]),
+        )
+        for row in tracked
+    ]
+    columns = ["step", "value", "of_threshold", "persistence", "participation", "layer", "layer_share"]
+    return (grid(words, "tracking.table", columns, cells),)
 
 
 def _through(stages: Sequence[Mapping[str, Any]], words: Words) -> Picture:
