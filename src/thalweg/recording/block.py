@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thalweg.errors import RunError
+from thalweg.recording.direct import empty_rows
 from thalweg.recording.optimizers import NOTHING
 from thalweg.recording.segments import SegmentContent
 
@@ -92,7 +93,7 @@ class Block:
         self.sources = Sources(shapes) if sources is None else sources
         self.columns = columns
         size = sum(map(math.prod, shapes))
-        self._rows = np.empty((capacity + 1, size), dtype=np.float64 if dtype == torch.float64 else np.float32)
+        self._rows = empty_rows(capacity + 1, size, np.float64 if dtype == torch.float64 else np.float32)
         self.weights = torch.from_numpy(self._rows)  # NumPy asks for large pages, torch does not
         self._targets: dict[int, list[Tensor]] = {}
         self.first_row = 0

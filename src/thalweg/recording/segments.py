@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.recording.differences import to_updates
+from thalweg.recording.direct import padding, write_parts
 from thalweg.runs import replace_synced
 
 SEGMENT_FORMAT = "thalweg-segment-1"
@@ -147,10 +148,9 @@ def write_segment(folder: Path, content: SegmentContent, kept: KeptRows | None =
     aside = folder / f".{stem}.tmp{os.getpid()}"
     try:
         checksum = 0
-        with aside.open("wb") as file:
-            for part in parts:
-                checksum = zlib.crc32(part, checksum)
-                file.write(part)
+        for part in parts:
+            checksum = zlib.crc32(part, checksum)
+        write_parts(aside, parts)
         path = folder / f"{stem}.{checksum:08x}.safetensors"
         replace_synced(aside, path)
     except BaseException:
@@ -175,6 +175,8 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[m
         parts.append(raw.data)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    if parts:
+        text += b" " * (padding(parts[0], 8 + len(text)) // 8 * 8)
     return [memoryview(struct.pack("<Q", len(text)) + text), *parts]
 
 
