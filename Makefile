@@ -92,7 +92,7 @@ prove: setup-test
 # BENCH takes options that all of them know, as in: make bench BENCH='--workload mlp'. Each script writes its own section of
 # benchmarks/RESULTS.md, each workload apart, so that they can also be run one by one. All together take hours. Needs the
 # package dataset-fashion-mnist, see src/thalweg/tasks/fashion_mnist.py; the peers get an environment in benchmarks/.venv.
-BENCHMARKS := peers products overhead layers warm growth recording pca sketch
+BENCHMARKS := peers products batched overhead layers warm growth recording pca sketch
 bench: setup-test
 	@set -e; for script in $(BENCHMARKS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script $(BENCH); done
 

@@ -16,6 +16,7 @@ import torch
 
 from tests.recording.conftest import Script, net, train, trainable
 from tests.recording.full_disks import STEPS
+from tests.recording.kill_writer import DIRECT
 from tests.recording.test_kill import CHECKS
 from thalweg.errors import RunError
 from thalweg.recording import open_run, watch
@@ -23,6 +24,8 @@ from thalweg.recording.manifest import CLOSED
 from thalweg.recording.rounding import STEP
 
 ROOT = Path(__file__).parents[2]
+LARGER = {DIRECT: 25}
+"""Disks and limits for rows that are larger by about so much."""
 
 
 @contextmanager
@@ -45,10 +48,10 @@ def fill_disks(home: Path, count: int, seed: int, keep: str = "exact") -> dict[s
     figures = {"runs": 0, "small file systems": 0, "limited file sizes": 0, "stopped": 0, "rows": 0}
     with Script("full_disks.py") as script:
         for number in range(count):
-            size = 4096 * draw.randint(4, 24) if keep == "sketch" else 4096 * draw.randint(6, 60)
+            size = 4096 * draw.randint(4, 24) if keep == "sketch" else 4096 * draw.randint(6, 60) * LARGER.get(keep, 1)
             with small_disk(home / f"disk{number}", size) as mounted:
                 folder = home / f"disk{number}" / "run"
-                limit = 0 if mounted and number % 2 == 0 else draw.randint(400, 5_500)
+                limit = 0 if mounted and number % 2 == 0 else draw.randint(400, 5_500) * LARGER.get(keep, 1)
                 script.tell(folder, limit, keep)
                 told = json.loads(script.answer())
                 assert told["steps"] == STEPS
@@ -79,7 +82,7 @@ def check_run(folder: Path, said: list[str], keep: str, figures: dict[str, int])
     return stopped
 
 
-@pytest.mark.parametrize("keep", ["exact", "bfloat16", "sketch"])
+@pytest.mark.parametrize("keep", ["exact", DIRECT, "bfloat16", "sketch"])
 def test_a_few_full_disks(tmp_path, keep):
     figures = fill_disks(tmp_path, 3, seed=1, keep=keep)
     assert figures["stopped"] > 0
@@ -87,7 +90,7 @@ def test_a_few_full_disks(tmp_path, keep):
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("keep", ["exact", "sketch"])
+@pytest.mark.parametrize("keep", ["exact", DIRECT, "sketch"])
 def test_fifty_full_disks(tmp_path, keep):
     figures = fill_disks(tmp_path, 50, seed=2, keep=keep)
     print("\n", keep, figures)

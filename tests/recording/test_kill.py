@@ -7,13 +7,14 @@ import random
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.recording.conftest import Script
-from tests.recording.kill_writer import by_hand, toy
+from tests.recording.kill_writer import DIRECT, by_hand, toy
 from thalweg.recording import Trajectory, open_run, watch
 from thalweg.recording.rounding import STEP
 
@@ -54,11 +55,11 @@ def finished(folder: Path) -> set[str]:
     return {p.name for p in segments.iterdir() if FINISHED.fullmatch(p.name)} if segments.is_dir() else set()
 
 
-def check_rows(t: Trajectory) -> None:
+def check_rows(t: Trajectory, keep: str = "exact") -> None:
     """Every row is the truth of the steps that it sums (more than one where the disk could not follow)."""
     assert t.starts.tolist() == [0, *(t.steps[:-1] + 1).tolist()][: len(t)]
     if len(t):
-        truth = by_hand(int(t.steps[-1]) + 1)
+        truth = by_hand(int(t.steps[-1]) + 1, keep)
         assert torch.equal(t.updates(0, int(t.steps[-1]) + 1), truth[t.steps + 1] - truth[t.starts])
         for step in (-1, int(t.steps[0]), int(t.steps[len(t) // 2]), int(t.steps[-1])):
             assert torch.equal(t.weights(step), truth[step + 1])
@@ -89,7 +90,12 @@ def check_sketched_rows(t: Trajectory) -> None:
             assert float((t.weights(step) - truth[step + 1]).abs().max()) <= STEP * float(moved)
 
 
-CHECKS = {"exact": check_rows, "bfloat16": check_rounded_rows, "sketch": check_sketched_rows}
+CHECKS = {
+    "exact": check_rows,
+    DIRECT: partial(check_rows, keep=DIRECT),
+    "bfloat16": check_rounded_rows,
+    "sketch": check_sketched_rows,
+}
 
 
 def check(folder: Path, before: set[str], figures: dict[str, int], keep: str) -> None:
@@ -104,7 +110,7 @@ def check(folder: Path, before: set[str], figures: dict[str, int], keep: str) ->
     figures["segments"] += len(t.segments)
     figures["rows"] += len(t)
     figures["in the middle of a file"] += any(p.name.startswith(".") for p in (folder / "segments").iterdir())
-    with watch(*toy(), folder, overwrite=True):  # the lock went with the process
+    with watch(*toy(keep), folder, overwrite=True):  # the lock went with the process
         pass
     assert not list((folder / "segments").iterdir())
 
@@ -115,16 +121,16 @@ def test_a_few_kills(tmp_path):
     assert figures["segments"] > 0
 
 
-@pytest.mark.parametrize("keep", ["bfloat16", "sketch"])
-def test_a_few_kills_of_runs_that_keep_less(tmp_path, keep):
+@pytest.mark.parametrize("keep", [DIRECT, "bfloat16", "sketch"])
+def test_a_few_kills_of_other_runs(tmp_path, keep):
     figures = kill_some(tmp_path, 2, seed=3, keep=keep)
     assert figures["opened"] == 2
     assert figures["segments"] > 0
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("keep", ["bfloat16", "sketch"])
-def test_twenty_five_kills_of_runs_that_keep_less(tmp_path, keep):
+@pytest.mark.parametrize("keep", [DIRECT, "bfloat16", "sketch"])
+def test_twenty_five_kills_of_other_runs(tmp_path, keep):
     figures = kill_some(tmp_path, 25, seed=4, keep=keep)
     print("\n", keep, figures)
     assert figures["opened"] == 25
