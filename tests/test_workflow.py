@@ -241,6 +241,32 @@ def test_the_hessian_out_of_components_against_dense(analysed: Any) -> None:
     assert row["fresh_share"] == pytest.approx(np.median(shares), rel=1e-4)
 
 
+def test_a_run_with_too_many_rows_for_a_gram_matrix_is_analysed_all_the_same(
+    tmp_path: Path, analysed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run, once with its Gram matrix and once as if that had no room."""
+    whole = analysed[0]
+    record(small_net(), tmp_path / "run")
+    for name, value in (("EXACT_ROWS", 10), ("WHOLE_LIMIT", 8 * 45**2)):  # 60 rows, and 30 of them in a window
+        monkeypatch.setattr(f"thalweg.recording.trajectory.{name}", value)
+    monkeypatch.setattr("thalweg.analysis.random_walk.DENSE_ROWS", 10)
+    untrained = small_net()
+    problem, held_out = tw.Problem(untrained, cross_entropy, data()), tw.Problem(untrained, cross_entropy, data(1))
+    result = tw.analyse(tmp_path / "run", problem, held_out, settings=SETTINGS)
+    for one, other in zip(result["stages"], whole["stages"], strict=True):
+        assert one["spectrum"]["values"] == pytest.approx(other["spectrum"]["values"], rel=1e-9)
+        for mine, theirs in zip(one["agreement"], other["agreement"], strict=True):
+            assert mine["captured"] == pytest.approx(theirs["captured"], abs=1e-3)
+    for mine, theirs in zip(result["layers"], whole["layers"], strict=True):
+        assert mine["update_energy"] == pytest.approx(theirs["update_energy"], rel=1e-10)
+    assert result["components"]["random_walk"] == {
+        name: pytest.approx(values, rel=1e-9) for name, values in whole["components"]["random_walk"].items()
+    }
+    assert result["drift"] == whole["drift"]
+    for mine, theirs in zip(result["directions"], whole["directions"], strict=True):
+        assert mine["gain"] == pytest.approx(theirs["gain"], rel=1e-2, abs=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_random_walk_is_not_called_a_finding(tmp_path: Path, seed: int) -> None:
     model = small_net()

@@ -83,7 +83,8 @@ def _everything(m: Measurement) -> dict[str, Any]:
     """All parts, in order."""
     with m.costs.timed("trajectory"):
         m.say("reading the trajectory")
-        m.trajectory.gram()
+        if m.trajectory.has_room_for_gram:
+            m.trajectory.gram()
     windows = stage_windows(m.trajectory, m.settings.stages)
     stages: list[dict[str, Any]] = []
     pairs: Directions | None = None

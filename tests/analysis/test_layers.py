@@ -104,6 +104,20 @@ def test_random_walk_reference_equals_a_walk_in_many_dimensions() -> None:
         np.testing.assert_allclose(sign * path[:, axis], found.path[:, axis], atol=0.1 * float(singular[0] / 8))
 
 
+@pytest.mark.parametrize("k", [1, 2, 12])
+def test_a_few_components_of_a_long_walk_are_those_of_all(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    squares = torch.rand(200, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    squares[17:40] = 0
+    whole = random_walk(squares, k)
+    monkeypatch.setattr("thalweg.analysis.random_walk.DENSE_ROWS", 10)
+    few = random_walk(squares, k)
+    np.testing.assert_allclose(few.weights_explained, whole.weights_explained, rtol=1e-10)
+    np.testing.assert_allclose(few.updates_explained, whole.updates_explained)
+    for axis in range(2):
+        sign = torch.sign((few.path[:, axis] * whole.path[:, axis]).sum())
+        np.testing.assert_allclose(sign * few.path[:, axis], whole.path[:, axis], atol=1e-8)
+
+
 def test_random_walk_needs_steps() -> None:
     with pytest.raises(InputError, match="2 steps"):
         random_walk(torch.ones(2))

@@ -67,6 +67,28 @@ def test_gram_whole_and_per_layer(record, streamed):
         t.gram("1")
 
 
+def test_energies_are_squared_lengths(record, streamed, reads):
+    seen = record()
+    t, u = seen.trajectory, seen.hand.updates.double()
+    torch.testing.assert_close(t.energies(), u.square().sum(dim=1), rtol=1e-12, atol=0)
+    for layer in t.space.layers:
+        torch.testing.assert_close(t.energies(layer.name), u[:, layer.span].square().sum(dim=1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(t.energies("2", (5, 23)), u[5:23, t.space.layer("2").span].square().sum(dim=1))
+    assert sum(reads) == len(t) * t.space.size  # once for all of them
+    with pytest.raises(InputError, match="no layer is called '1'"):
+        t.energies("1")
+
+
+def test_whether_the_gram_matrix_has_room(record, monkeypatch):
+    t = record().trajectory
+    assert t.has_room_for_gram
+    monkeypatch.setattr(trajectory, "WHOLE_LIMIT", 8 * len(t) ** 2 - 1)
+    assert not t.has_room_for_gram
+    with pytest.raises(InputError, match="more than the limit"):
+        t.gram()
+    torch.testing.assert_close(t.energies().sqrt(), t.updates(0, 40).double().norm(dim=1), rtol=1e-12, atol=0)
+
+
 def test_the_file_is_read_once_for_all_grams(record, reads, streamed):
     t = record().trajectory
     t.gram()

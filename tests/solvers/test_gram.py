@@ -6,11 +6,11 @@ import torch
 
 from tests.recording.conftest import net, record, train  # noqa: F401 - a fixture
 from tests.recording.test_trajectory import broken, every_step_is_a_row, small_tiles  # noqa: F401 - fixtures
+from tests.solvers.test_gradients import dense_map
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.recording import open_run, trajectory, watch
 from thalweg.recording.store import Segment
-from thalweg.solvers.gradients import gradient_map
 from thalweg.solvers.gram import gradient_pca, principal_components, update_pca, weight_path, weight_pca
 
 
@@ -138,9 +138,12 @@ def test_gradients_are_rebuilt_from_updates(record, name):  # noqa: F811
     t = seen.trajectory
     for window in (None, (17, 40), (5, 6)):
         rows = t.rows_in(window)
-        rebuilt = gradient_map(t, rows) @ t.updates(0, 40)
+        rebuilt = dense_map(t, rows) @ t.updates(0, 40)
         torch.testing.assert_close(rebuilt, real[rows], rtol=1e-7, atol=1e-10)
     assert_same_components(gradient_pca(t, 5, (3, 40)), dense_pca(real[3:], 5))
+    found = gradient_pca(t, 5, (3, 40), method="randomized", tol=1e-12)
+    assert_same_components(found, dense_pca(real[3:], 5))
+    assert found.provenance["algorithm"] == "randomized"
 
 
 def test_a_changing_momentum_is_followed(record):  # noqa: F811
@@ -151,7 +154,7 @@ def test_a_changing_momentum_is_followed(record):  # noqa: F811
     )
     t = seen.trajectory
     assert len(t.momenta.unique()) > 10
-    rebuilt = gradient_map(t, torch.arange(40)) @ t.updates(0, 40)
+    rebuilt = dense_map(t, torch.arange(40)) @ t.updates(0, 40)
     torch.testing.assert_close(rebuilt, torch.stack(seen.hand.gradients), rtol=1e-7, atol=1e-10)
 
 
@@ -195,7 +198,7 @@ def test_an_optimizer_that_had_made_steps_before(tmp_path, nesterov):
         with pytest.raises(InputError, match="first momentum is unknown"):
             gradient_pca(t, 3, (5, 20))
     else:
-        rebuilt = gradient_map(t, torch.arange(1, 20)) @ t.updates(0, 20)
+        rebuilt = dense_map(t, torch.arange(1, 20)) @ t.updates(0, 20)
         torch.testing.assert_close(rebuilt, torch.stack(hand.gradients)[1:], rtol=1e-7, atol=1e-10)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from thalweg.analysis.drift import LEVEL, Drift, drift, drift_scan, window_test
 from thalweg.analysis.drift_test import FEW_ROWS, LEAST_ROWS
@@ -62,7 +61,7 @@ def layer_records(t: Trajectory, window: Window) -> list[dict[str, Any]]:
     """The test in every layer that moves, with Holm's correction over them."""
     records: list[dict[str, Any]] = []
     for layer in sorted(t.space.layers, key=lambda one: (one.depth, one.start)):
-        if not float(torch.diagonal(t.gram(layer.name, window)).sum()) > 0:
+        if not float(t.energies(layer.name, window).sum()) > 0:
             continue
         one = window_test(t, window, layer.name)
         records.append(

@@ -224,7 +224,7 @@ def _energies(
     """Each layer's share of the updates' energy, and the same for blocks of steps drawn with replacement."""
     if t is None:
         return None, None
-    each = np.stack([torch.diagonal(t.gram(layer.name, window)).numpy() for layer in layers], axis=1)
+    each = np.stack([t.energies(layer.name, window).numpy() for layer in layers], axis=1)
     blocks = np.stack([part.sum(axis=0) for part in np.array_split(each, min(BLOCKS, len(each)))])
     chosen = generator.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), size=draws) @ blocks
     whole = each.sum(axis=0)

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thalweg.errors import InputError
+
+DENSE_ROWS = 1500
+"""Steps up to which all components are computed, by a dense decomposition."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +50,47 @@ def random_walk(squared_lengths: Tensor, k: int = 10) -> RandomWalk:
     count = len(energy)
     if count < 3:
         raise InputError(f"a random walk of {count} steps has no picture; record at least 3")
-    moves = torch.tril(torch.ones(count, count, dtype=torch.float64)) * energy.sqrt()
-    positions = torch.cat([torch.zeros(1, count, dtype=torch.float64), moves])
-    centered = positions - positions.mean(dim=0)
-    left, singular, _ = torch.linalg.svd(centered, full_matrices=False)
+    left, singular, total = (_dense if count <= DENSE_ROWS else _few)(energy.sqrt(), k)
     points = left[:, :2] * singular[:2]
     variance = singular**2
     return RandomWalk(
-        weights_explained=(variance / variance.sum())[:k].clone(),
+        weights_explained=(variance / total)[:k].clone(),
         updates_explained=(energy.sort(descending=True).values / energy.sum())[:k].clone(),
         path=points - points[0],
     )
+
+
+def _dense(lengths: Tensor, k: int) -> tuple[Tensor, Tensor, float]:
+    """Left singular vectors and singular values of the centred positions, and the sum of all squares."""
+    moves = torch.tril(torch.ones(len(lengths), len(lengths), dtype=torch.float64)) * lengths
+    positions = torch.cat([torch.zeros(1, len(lengths), dtype=torch.float64), moves])
+    left, singular, _ = torch.linalg.svd(positions - positions.mean(dim=0), full_matrices=False)
+    return left, singular, float((singular**2).sum())
+
+
+def _few(lengths: Tensor, k: int) -> tuple[Tensor, Tensor, float]:
+    """The first k (two at least) of the same: products with the positions are cumulative sums.
+
+    The step j is in the positions after it, a share m of all, so that its centred column has the square
+    `|u_j|² (T + 1) m (1 − m)`.
+    """
+    from scipy.sparse.linalg import LinearOperator, svds  # here, since it takes a while to import
+
+    steps = lengths.numpy()
+    count = len(steps)
+
+    def positions(weights: np.ndarray) -> np.ndarray:
+        path = np.concatenate([[0.0], np.cumsum(steps * weights.reshape(-1))])
+        return np.asarray(path - path.mean())
+
+    def back(path: np.ndarray) -> np.ndarray:
+        flat = path.reshape(-1) - path.mean()
+        return np.asarray(steps * (flat.sum() - np.cumsum(flat))[:-1])
+
+    operator = LinearOperator((count + 1, count), matvec=positions, rmatvec=back, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(count)
+    left, singular, _ = svds(operator, k=max(k, 2), v0=start)
+    order = np.argsort(-singular)
+    share = (count - np.arange(count)) / (count + 1)
+    total = float((steps**2 * (count + 1) * share * (1 - share)).sum())
+    return torch.from_numpy(left[:, order].copy()), torch.from_numpy(singular[order].copy()), total

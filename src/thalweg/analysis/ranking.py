@@ -22,6 +22,7 @@ from thalweg.operators.base import Operator
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
+from thalweg.recording.span import TrajectoryRows
 from thalweg.recording.trajectory import Trajectory
 from thalweg.tables import Table
 
@@ -230,12 +231,16 @@ def _lie_along(directions: Directions, drift: Drift | None) -> list[bool]:
 
 
 def _energy(t: Trajectory, window: Window | None) -> float:
-    return float(torch.diagonal(t.gram(window=window)).sum())
+    return float(t.energies(window=window).sum())
 
 
 def _radius(t: Trajectory | None, window: Window | None) -> float | None:
     """Length of the net displacement in a window."""
-    return None if t is None else math.sqrt(max(float(t.gram(window=window).sum()), 0.0))
+    if t is None:
+        return None
+    every = torch.zeros(1, len(t), dtype=torch.float64)
+    every[0, t.rows_in(window)] = 1.0
+    return math.sqrt(max(float(TrajectoryRows(t, every).grams().sum()), 0.0))
 
 
 def _shares(t: Trajectory | None, directions: Directions, window: Window | None, energy: float) -> list[float]:

@@ -138,7 +138,7 @@ def layers(
         ranked = rank_layers(there, drift=found, seed=m.settings.seed, memory_budget=m.memory_budget)
     orders = {record["layer"]: record for record in ranked.to_json()}
     m.costs.products += len(orders) + PROBES
-    energy = {layer.name: float(m.trajectory.gram(layer.name).trace()) for layer in there.space.layers}
+    energy = {layer.name: float(m.trajectory.energies(layer.name).sum()) for layer in there.space.layers}
     weights = there.weights().double()
     squares = {layer.name: float((weights[layer.span] ** 2).sum()) for layer in there.space.layers}
     shares = pairs.layer_energy().mean(dim=0)

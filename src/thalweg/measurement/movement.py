@@ -34,7 +34,7 @@ def explained(m: Measurement, windows: Sequence[Window]) -> dict[str, Any]:
             assert found.explained is not None
             out[source] = {"explained": found.explained.tolist(), "window": list(whole)}
     rows = m.trajectory.rows_in(whole)
-    walk = random_walk(torch.diagonal(m.trajectory.gram())[rows], max(m.settings.components))
+    walk = random_walk(m.trajectory.energies()[rows], max(m.settings.components))
     out["random_walk"] = {
         "explained": walk.weights_explained.tolist(),
         "updates": walk.updates_explained.tolist(),
@@ -50,7 +50,7 @@ def path(m: Measurement, windows: Sequence[Window]) -> dict[str, Any] | None:
         return None
     points = weight_path(m.trajectory, found.first(2), whole)
     rows = m.trajectory.rows_in(whole)
-    walk = random_walk(torch.diagonal(m.trajectory.gram())[rows], 2)
+    walk = random_walk(m.trajectory.energies()[rows], 2)
     kept = torch.linspace(0, len(points) - 1, min(len(points), PATH_POINTS)).round().long()
     steps = torch.cat([torch.tensor([whole[0] - 1]), m.trajectory.steps[rows]])
     assert found.explained is not None

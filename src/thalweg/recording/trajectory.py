@@ -223,6 +223,40 @@ class Trajectory(Record):
         found = self.grams.whole if chosen is None else self._layer_gram(chosen)
         return found[first:last, first:last]
 
+    def energies(self, layer: str | None = None, window: Window | None = None) -> Tensor:
+        """Squared length of each row, over all columns or one layer's: float64 `(n,)`, the diagonal of `gram`.
+
+        For any number of rows: without a Gram matrix it takes one pass over the file, for all layers together.
+
+        Args:
+            layer: over this layer's entries only.
+            window: half-open interval of optimizer steps.
+
+        Raises:
+            InputError: if there is no layer of that name.
+        """
+        rows = self.rows_in(window)
+        place = None if layer is None else self.columns.layers.index(self.kept_layer(layer))
+        return self._energies.sum(dim=0)[rows] if place is None else self._energies[place][rows]
+
+    @cached_property
+    def _energies(self) -> Tensor:
+        """Squared lengths of all rows in each layer: float64 `(layers, T)`."""
+        if kept_layers(self.columns, len(self)) == self.columns.layers and self.prefers_gram():
+            return torch.stack([torch.diagonal(matrix) for matrix in self.grams.matrices])
+        out = torch.zeros(len(self.columns.layers), len(self), dtype=torch.float64)
+        for columns, tile in self.stream(slice(0, self.columns.size)):
+            for total, layer in zip(out, self.columns.layers, strict=True):
+                start, stop = max(layer.start, columns.start), min(layer.stop, columns.stop)
+                if start < stop:
+                    total += tile[:, start - columns.start : stop - columns.start].square().sum(dim=1)
+        return out
+
+    @property
+    def has_room_for_gram(self) -> bool:
+        """Whether the Gram matrix of all rows stays within `grams.WHOLE_LIMIT` bytes."""
+        return 8 * len(self) ** 2 <= WHOLE_LIMIT
+
     @cached_property
     def grams(self) -> Grams:
         """The Gram matrices of the layers, or of all columns where those of the layers would take too much."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,15 +12,22 @@ from thalweg.errors import InputError
 from thalweg.recording.trajectory import Trajectory
 from thalweg.solvers.points import refuse_gaps
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
 SGD = "torch.optim.sgd.SGD"
 
+Combination = dict[int, float]
+"""Coefficients of rows."""
 
-def gradient_map(t: Trajectory, rows: Tensor) -> Tensor:
-    """D, float64 `(n, T)`, with `g = D U`: the gradients that led to the updates of these rows.
+
+def gradient_map(t: Trajectory, rows: Tensor) -> csr_matrix:
+    """D, sparse float64 `(n, T)`, with `g = D U`: the gradients that led to the updates of these rows.
 
     PyTorch's SGD: `m_t = β_t m_{t−1} + (1 − d) g_t` with `m_0 = g_0`, and `u_t = −η_t m_t`, or with Nesterov
     `u_t = −η_t (g_t + β_t m_t)`. Without Nesterov `m_t = −u_t/η_t` needs the row before; with it, m is carried on
-    from the first step of all. A run that was resumed with a new optimizer begins with `m = g` there again.
+    from the first step of all, and a row of D is as long as the run so far. A run that was resumed with a new optimizer
+    begins with `m = g` there again.
 
     Raises:
         InputError: if every > 1, another optimizer, groups with different settings, a learning rate of zero, or
@@ -42,23 +50,42 @@ def gradient_map(t: Trajectory, rows: Tensor) -> Tensor:
         _check_momentum_known(t, used, (nesterov or begin == first) and begin not in anew)
     if int(t.starts[begin]) == 0:
         anew = anew | {begin}
-    momentum = torch.zeros(len(t), dtype=torch.float64)
-    out = []
+    momentum: Combination = {}
+    out: list[Combination] = []
     for row in used.tolist():
         beta = float(betas[row])
         share = 1.0 if beta == 0 or row in anew else 1.0 - dampening
         if row in anew:
-            momentum = torch.zeros_like(momentum)
-        applied = torch.zeros(len(t), dtype=torch.float64)
-        applied[row] = -1.0 / float(rates[row])
+            momentum = {}
+        applied = {row: -1.0 / float(rates[row])}
         if nesterov:
-            gradient = (applied - beta * beta * momentum) / (1.0 + beta * share)
-            momentum = beta * momentum + share * gradient
+            whole = 1.0 + beta * share
+            gradient = _sum((1.0 / whole, applied), (-beta * beta / whole, momentum))
+            momentum = _sum((beta, momentum), (share, gradient))
         else:
-            gradient = (applied - beta * momentum) / share
+            gradient = _sum((1.0 / share, applied), (-beta / share, momentum))
             momentum = applied
-        out.append(sign * gradient)
-    return torch.stack(out)[first - begin :]
+        out.append(_sum((sign, gradient)))
+    return _matrix(out[first - begin :], len(t))
+
+
+def _sum(*parts: tuple[float, Combination]) -> Combination:
+    """Multiples of combinations, added up."""
+    total: Combination = {}
+    for factor, part in parts:
+        for row, value in part.items() if factor else ():
+            total[row] = total.get(row, 0.0) + factor * value
+    return total
+
+
+def _matrix(combinations: list[Combination], count: int) -> csr_matrix:
+    """Combinations as the rows of a matrix `(n, count)`."""
+    from scipy.sparse import csr_matrix  # here, since it takes a while to import
+
+    ends = np.cumsum([0, *map(len, combinations)])
+    columns = [row for one in combinations for row in one]
+    values = [value for one in combinations for value in one.values()]
+    return csr_matrix((values, columns, ends), shape=(len(combinations), count), dtype=np.float64)
 
 
 def _rows_begun_anew(t: Trajectory) -> set[int]:

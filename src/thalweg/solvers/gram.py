@@ -159,20 +159,30 @@ def weight_pca(
 
 
 def gradient_pca(
-    t: Trajectory, k: int = 10, window: Window | None = None, layer: str | None = None, center: bool = True
+    t: Trajectory,
+    k: int = 10,
+    window: Window | None = None,
+    layer: str | None = None,
+    center: bool = True,
+    *,
+    method: Method = "auto",
+    seed: int = 0,
+    tol: float = TOLERANCE,
+    passes: int = PASSES,
 ) -> Directions:
     """Principal components of the gradients, rebuilt from the updates of `torch.optim.SGD`.
 
     What is rebuilt is the gradient as the optimizer used it: after accumulation and clipping, with the weight
     decay's `decay · w` in it. Learning rate and momentum may change from step to step; they are recorded.
-    Arguments, result and errors are as for `update_pca`, the exact way.
+    Arguments, result and errors are as for `update_pca`. With Nesterov's momentum the gradient of a late step is made
+    of all updates before it, which takes n² numbers.
 
     Raises:
         InputError: also if the gradients do not follow from what was recorded; the message says why.
     """
     rows = rows_for(t, k, window)
     points = mapped(t, rows, gradient_map(t, rows), center)
-    return _components(t, points, k, _About("gradients", window, layer, "exact"))
+    return _components(t, points, k, _About("gradients", window, layer, method, seed, tol, passes))
 
 
 def weight_path(t: Trajectory, components: Directions, window: Window | None = None) -> Tensor:

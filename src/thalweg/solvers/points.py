@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from torch import Tensor
 from thalweg.errors import InputError
 from thalweg.recording.record import Window, check_window
 from thalweg.recording.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +111,16 @@ class Mapped(Points):
     """Any linear combinations.
 
     Attributes:
-        matrix: A, float64 `(n, T)`.
+        matrix: A, sparse float64 `(n, T)`.
     """
 
-    matrix: Tensor
+    matrix: csr_matrix
 
     @property
     def extent(self) -> tuple[int, int]:
         """The rows of U from the first to behind the last that the points are made of."""
-        used = self.matrix.any(dim=0).nonzero()[:, 0]
-        return int(used[0]), int(used[-1]) + 1
+        used = self.matrix.indices[self.matrix.data != 0]
+        return int(used.min()), int(used.max()) + 1
 
     def within(self, first: int, last: int) -> Mapped:
         """The same points of the rows `first` to `last` of U alone."""
@@ -124,11 +128,11 @@ class Mapped(Points):
 
     def forward(self, matrix: Tensor) -> Tensor:
         """`A M`."""
-        return self.matrix @ matrix
+        return torch.from_numpy(self.matrix @ matrix.numpy())
 
     def backward(self, matrix: Tensor) -> Tensor:
         """`Aᵀ W`."""
-        return self.matrix.T @ matrix
+        return torch.from_numpy(self.matrix.T @ matrix.numpy())
 
 
 def chosen_updates(t: Trajectory, rows: Tensor, center: bool) -> Chosen:
@@ -148,10 +152,11 @@ def weights_after(t: Trajectory, rows: Tensor, center: bool) -> Path:
     return Path(len(t), rows[:known], center, len(rows) - known)
 
 
-def mapped(t: Trajectory, rows: Tensor, matrix: Tensor, center: bool) -> Mapped:
+def mapped(t: Trajectory, rows: Tensor, matrix: csr_matrix, center: bool) -> Mapped:
     """Combinations `matrix` `(n, T)` of updates that belong to these rows."""
-    made = ~(matrix[:, ~t.usable] != 0).any(dim=1)
-    return Mapped(len(t), rows[made], center, len(rows) - int(made.sum()), matrix[made])
+    spoiled = abs(matrix) @ (~t.usable).double().numpy()
+    made = torch.from_numpy(spoiled == 0)
+    return Mapped(len(t), rows[made], center, len(rows) - int(made.sum()), matrix[made.numpy()])
 
 
 def rows_for(t: Trajectory, k: int, window: Window | None) -> Tensor:
