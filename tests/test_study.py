@@ -64,7 +64,7 @@ def test_the_published_verdicts_follow_from_the_published_cells() -> None:
     kept = [json.loads(path.read_text()) for path in sorted((docs / "study").glob("*.json"))]
     page = (docs / "study.md").read_text()
     effects = {
-        "C1a": (0.5, 0.5, lambda c: float(c["drift_p"] < 0.05 and c["persistence"] >= 0.5)),
+        "C1a": (0.5, 0.5, lambda c: float(c["drift_p"] < 0.05 and (c["persistence"] or 0.0) >= 0.5)),
         "C2b": (1.0, 0.0, lambda c: math.log2(c["updates"] / c["updates_by_layer"])),
         "C3": (0.05, 0.0, lambda c: c["updates"] - c["weights"]),
         "C4": (1.0, 0.0, lambda c: c["singular"]),
