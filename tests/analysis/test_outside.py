@@ -257,6 +257,7 @@ def test_tokens_are_exchanged_and_masks_are_not() -> None:
         ({"x": torch.zeros(3)}, label_noise, "labels cannot be told"),
         (({"x": torch.zeros(3)}, "name"), label_noise, "labels cannot be told"),
         (("name", torch.zeros(3)), input_noise, "no inputs"),
+        ({"x": torch.zeros(3), "outcome": torch.zeros(3)}, input_noise, "labels cannot be told"),
         ({"mask": torch.ones(3, dtype=torch.long), "labels": torch.ones(3)}, input_noise, "no inputs"),
     ],
 )
@@ -272,6 +273,10 @@ def test_bad_levels_and_draws_are_refused() -> None:
     for level in (0.0, -0.1, float("nan")):
         with pytest.raises(InputError, match="no positive number"):
             robustness(problem, levels=[level])
+    with pytest.raises(InputError, match=r"2\.0 is no share of labels"):
+        robustness(problem, levels=[2.0])
+    louder = robustness(problem, levels=[2.0], noises={"inputs": input_noise})  # inputs may be as noisy as one likes
+    assert louder["train"][1] > louder["train"][0]
 
 
 def test_a_regression_with_a_loss_of_its_own() -> None:

@@ -102,15 +102,18 @@ def input_noise(batch: Any, level: float, draw: torch.Generator) -> Any:
     under "input_ids".
 
     Raises:
-        InputError: if there is nothing to change.
+        InputError: if there is nothing to change, or a mapping of real numbers does not say which its labels are.
     """
     entries = _entries(batch)
     label = _label(batch, entries)
+    mapping = isinstance(batch, Mapping) or hasattr(batch, "keys")
     inputs = {key: value for key, value in entries.items() if key != label}
     tensors = [leaf for leaf in leaves(inputs) if isinstance(leaf, Tensor)]
     if any(leaf.is_floating_point() for leaf in tensors):
+        if mapping and label is None:
+            raise InputError(_unknown(batch, "inputs"))
         return _put(batch, entries | map_batch(lambda leaf: _shaken(leaf, level, draw), inputs))
-    if isinstance(batch, Mapping) or hasattr(batch, "keys"):
+    if mapping:
         inputs = {key: value for key, value in inputs.items() if key == TOKENS}
     if not any(_is_whole(leaf) for leaf in leaves(inputs)):
         raise InputError(
@@ -130,16 +133,18 @@ def label_noise(batch: Any, level: float, draw: torch.Generator) -> Any:
     entries = _entries(batch)
     label = _label(batch, entries)
     if not isinstance(entries.get(label), Tensor):
-        raise InputError(
-            f"which part of a batch of type {type(batch).__name__} is its labels cannot be told (a tuple or list ends "
-            f"with them, a mapping holds them under one of {', '.join(LABELS)}); give "
-            "noises={'labels': lambda batch, level, generator: ...}"
-        )
+        raise InputError(_unknown(batch, "labels"))
     return _put(batch, entries | {label: exchanged(entries[label], level, draw)})
 
 
 def exchanged(tensor: Tensor, level: float, draw: torch.Generator) -> Tensor:
-    """A tensor with a share `level` of its entries, or of its rows of real numbers, drawn anew; -100 stays."""
+    """A tensor with a share `level` of its entries, or of its rows of real numbers, drawn anew; -100 stays.
+
+    Raises:
+        InputError: if the level is no share.
+    """
+    if not 0 <= level <= 1:
+        raise InputError(f"level {level!r} is no share of labels or tokens, which lies between 0 and 1")
     real = tensor.is_floating_point()
     flat = tensor.reshape(len(tensor), -1) if real else tensor.reshape(-1, 1)
     free = torch.arange(len(flat)) if real else (flat[:, 0] != UNUSED).nonzero()[:, 0].cpu()
@@ -196,6 +201,14 @@ def _label(batch: Any, entries: Mapping[Any, Any]) -> Any:
     if isinstance(batch, (tuple, list)):
         return len(batch) - 1 if len(batch) > 1 else None
     return next((name for name in LABELS if name in entries), None)
+
+
+def _unknown(batch: Any, noise: str) -> str:
+    return (
+        f"which part of a batch of type {type(batch).__name__} is its labels cannot be told (a tuple or list ends with "
+        f"them, a mapping holds them under one of {', '.join(LABELS)}); give "
+        f"noises={{'{noise}': lambda batch, level, generator: ...}}"
+    )
 
 
 def _put(batch: Any, entries: Mapping[Any, Any]) -> Any:

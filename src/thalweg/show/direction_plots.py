@@ -158,9 +158,7 @@ def two_spectra(axes: Axes, train: Sequence[float], held_out: Sequence[float], w
             markersize=6, linestyle=line, linewidth=1.0, zorder=3,
         )  # fmt: skip
     style.measure(axes, "y", [*train, *held_out])
-    axes.set_xlim(0.3, max(len(train), len(held_out)) + 0.8)
-    axes.xaxis.set_major_locator(FixedLocator(style.some(range(1, max(len(train), len(held_out)) + 1))))
-    axes.set_xlabel(words.plain("plot.eigenvalue_number"), color=colour("muted"))
+    style.number_axis(axes, max(len(train), len(held_out)), words.plain("plot.eigenvalue_number"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
     style.frame(axes, grid="y")
 
@@ -217,9 +215,6 @@ def tracking(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> Non
     axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
     axes.set_ylim(-0.03, 1.06 * most)
     style.percent(axes.yaxis)
-    axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(FixedLocator(style.apart(steps)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
-    axes.set_xlabel(words.plain("plot.step"), color=colour("muted"))
+    style.step_axis(axes, steps, words.plain("plot.step"))
     axes.set_ylabel(words.plain("plot.share"), color=colour("muted"))
     style.frame(axes, grid="y")

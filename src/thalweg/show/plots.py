@@ -142,9 +142,7 @@ def eigenvalues(
         face = hue if good else colour("paper")
         axes.plot(place, value, MARKERS["eigenvectors"], markersize=6, color=hue, markerfacecolor=face, zorder=4)
     style.measure(axes, "y", drawn)
-    axes.set_xlim(0.3, len(values) + 0.8)
-    axes.xaxis.set_major_locator(FixedLocator(style.some(places)))
-    axes.set_xlabel(words.plain("plot.eigenvalue_number"), color=colour("muted"))
+    style.number_axis(axes, len(values), words.plain("plot.eigenvalue_number"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
     style.frame(axes, grid="y")
 
@@ -164,10 +162,7 @@ def spectra(axes: Axes, stages: Sequence[Mapping[str, Any]], words: Words) -> No
             linewidth=1.8 if place == 0 else 1,
         )
     style.measure(axes, "y", [value for line in lines for value in line])
-    axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(FixedLocator(style.apart(steps)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
-    axes.set_xlabel(words.plain("plot.step"), color=colour("muted"))
+    style.step_axis(axes, steps, words.plain("plot.step"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
     style.frame(axes, grid="y")
 

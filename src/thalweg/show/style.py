@@ -83,6 +83,21 @@ def some(places: Sequence[int]) -> list[int]:
     return [place for place in places if place == places[0] or place % step == 0]
 
 
+def step_axis(axes: Axes, steps: Sequence[int], label: str) -> None:
+    """Steps of training across, their labels apart."""
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(FixedLocator(apart(steps)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.count(round(value))))
+    axes.set_xlabel(label, color=colour("muted"))
+
+
+def number_axis(axes: Axes, count: int, label: str) -> None:
+    """Numbers from 1 on across, with room for marks beside them."""
+    axes.set_xlim(0.3, count + 0.8)
+    axes.xaxis.set_major_locator(FixedLocator(some(range(1, count + 1))))
+    axes.set_xlabel(label, color=colour("muted"))
+
+
 def apart(steps: Sequence[int]) -> list[int]:
     """Those of the steps whose labels do not touch, the last one always."""
     span = (steps[-1] - steps[0]) or 1
