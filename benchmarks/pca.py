@@ -191,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say("pca has runs of its own; nothing to do for some workloads")
         return
     report = Report("pca", "pca", ABOUT, chosen, arguments)
+    if chosen.scratch is not None:
+        chosen.scratch.mkdir(parents=True, exist_ok=True)
     for name in chosen.part:
         with tempfile.TemporaryDirectory(dir=chosen.scratch) as scratch:
             say(f"{name}: making the run")

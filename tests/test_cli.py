@@ -125,3 +125,63 @@ def test_a_short_demo_from_nothing(tmp_path: Path) -> None:
     assert result["run"]["rows"] == 69
     assert [Path(path).name for path in result["reports"]] == ["report.en.html", "report.ja.html"]
     assert (tmp_path / "demo" / "report.en.html").stat().st_size < 2_000_000
+
+
+DIGITS = ("--task", "thalweg.tasks.digits:digits_task", "--set", "hidden=(12,)")
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    script = """
+import torch, thalweg
+from thalweg.tasks.digits import digits_task, train
+task = digits_task(hidden=(12,))
+optimizer = task.optimizer(task.model)
+with thalweg.watch(task.model, optimizer, "run"):
+    train(task, optimizer, epochs=2)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_trial_is_planned_asked_for_and_run(digits_run: Path) -> None:
+    how = ("run", *DIGITS, "--arms", "updates:3", "--seeds", "6", "--steps", "6")
+    planned = thalweg("trial", "plan", *how, "--json", cwd=digits_run)
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(planned.stdout)
+    assert plan["stage"] == "pilot"
+    assert plan["plan"]["arms"] == ["updates:3"]
+    unasked = thalweg("trial", *how, cwd=digits_run)
+    assert unasked.returncode == 2
+    assert "go on with --yes" in unasked.stderr
+    done = thalweg("trial", *how, "--yes", "--json", cwd=digits_run)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["hash"] == plan["hash"]
+    assert found["stage"] == "confirm"
+    assert found["reused"] > 0  # the pilot was not run again
+    (verdict,) = found["stages"]["confirm"]["verdicts"]
+    assert verdict["word"] in ("invest", "guard", "harmful", "no evidence")
+    kept = json.loads((digits_run / "run" / "results" / "trial.json").read_text())
+    assert kept["hash"] == found["hash"]
+    words = thalweg("trial", *how, "--yes", cwd=digits_run)
+    assert f"updates:3: {verdict['word']}" in words.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--seeds", "3"), "use at least 6 seeds"),
+        (("--arms", "updatez:3"), "the nearest are 'updates'"),
+        (("--question", "best"), "'better' or 'as good'"),
+        (("--stage", "all"), "there are pilot, confirm, full"),
+    ],
+)
+def test_a_trial_that_cannot_be(digits_run: Path, options: tuple[str, ...], why: str) -> None:
+    asked = () if "--arms" in options else ("--arms", "updates:3")
+    done = thalweg("trial", "run", *DIGITS, *asked, *options, "--yes", cwd=digits_run)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

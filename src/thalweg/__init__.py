@@ -53,6 +53,8 @@ from thalweg.solvers.trace import TraceEstimate, trace
 from thalweg.space import ParameterSpace
 from thalweg.tables import Table
 from thalweg.task import Task
+from thalweg.trials.arms import Way, arm
+from thalweg.trials.run import TrialResult, load_trial, trial
 from thalweg.version import __version__
 from thalweg.workflow import analyse
 
@@ -115,8 +117,11 @@ __all__ = [
     "ThalwegError",
     "TraceEstimate",
     "Trajectory",
+    "TrialResult",
+    "Way",
     "__version__",
     "analyse",
+    "arm",
     "drift",
     "drift_scan",
     "eigenpairs",
@@ -127,6 +132,7 @@ __all__ = [
     "holm",
     "layer_matched_directions",
     "layer_spectra",
+    "load_trial",
     "matrix_operator",
     "open_run",
     "overlap",
@@ -140,6 +146,7 @@ __all__ = [
     "spectral_density",
     "trace",
     "track_curvature",
+    "trial",
     "update_pca",
     "watch",
     "weight_alignment",

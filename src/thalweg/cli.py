@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from thalweg.errors import ThalwegError
 from thalweg.show.folders import export_summary, import_summary, inspection_text, shown
+from thalweg.show.trial_text import plan_text, trial_text
 from thalweg.tables import Table
 from thalweg.tasks.loading import load_task, parse_settings
 from thalweg.version import __version__
@@ -119,6 +121,96 @@ def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, q
 
     files = write_report(run, lang.split(","))
     _print(open_run(run).load("analysis"), files, as_json)
+
+
+class _RunFirst(TyperGroup):
+    """`thalweg trial RUN` is `thalweg trial start RUN`."""
+
+    def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        if arguments and arguments[0] not in (*self.commands, "--help"):
+            arguments = ["start", *arguments]
+        return super().parse_args(context, arguments)
+
+
+trials = typer.Typer(cls=_RunFirst, no_args_is_help=True, help="Test by A/B whether working along directions pays.")
+app.add_typer(trials, name="trial")
+
+UserTask = Annotated[str, typer.Option(help="Your task: module:function or path/to/file.py:function.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="key=value for the task's function.")]
+Arms = Annotated[str | None, typer.Option(help="With commas: updates:10,eigenvectors:10,layers:top:2 and so on.")]
+Seeds = Annotated[int, typer.Option(help="Replicates that judge.")]
+Steps = Annotated[int, typer.Option(help="Steps of each training.")]
+Step = Annotated[int | None, typer.Option(help="The run's step after which the arms begin; the last.")]
+Samples = Annotated[int, typer.Option("--batch", help="Samples of a training step.")]
+Effect = Annotated[float, typer.Option(help="Smallest effect worth having, as a share of the start's held-out loss.")]
+Incumbent = Annotated[str, typer.Option(help="The arm that you would use otherwise.")]
+Asked = Annotated[str, typer.Option(help="better: than the incumbent in equal time; 'as good': at a saving.")]
+State = Annotated[str, typer.Option(help="The optimizer's state at the start: fresh or carried.")]
+Refresh = Annotated[int | None, typer.Option(help="Find bases again every so many steps.")]
+Budget = Annotated[float | None, typer.Option(help="Seconds that the confirmation may take.")]
+OldTask = Annotated[str | None, typer.Option("--old", help="An earlier task, measured beside yours.")]
+LastStage = Annotated[str, typer.Option(help="The last stage to run: pilot, confirm or full.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on after the pilot without being asked.")]
+
+
+@trials.command("start")
+def trial_run(
+    run: RunFolder, task: UserTask, setting: Setting = None, arms: Arms = None, seeds: Seeds = 8, steps: Steps = 200,
+    step: Step = None, batch: Samples = 64, minimum_effect: Effect = 0.02, incumbent: Incumbent = "full",
+    question: Asked = "better", state: State = "fresh", refresh: Refresh = None, budget: Budget = None,
+    old: OldTask = None, stage: LastStage = "confirm", seed: Seed = 0, yes: Yes = False, as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Plan, pilot, then confirm on fresh seeds; what was run is kept and not run again."""
+    asked: dict[str, Any] = {
+        "setting": setting, "arms": arms, "seeds": seeds, "steps": steps, "step": step, "batch": batch, "state": state,
+        "minimum_effect": minimum_effect, "incumbent": incumbent, "question": question, "refresh": refresh,
+        "budget": budget, "old": old, "seed": seed,
+    }  # fmt: skip
+    if stage != "pilot" and not yes:
+        found = _trial(run, task, "pilot", quiet, **asked)
+        print(plan_text(found.data), file=sys.stderr)
+        if not found.data["next"]["affordable"]:
+            _show(dict(found.data), as_json, trial_text)
+            return
+        if not sys.stdin.isatty() or not typer.confirm("go on?", err=True):
+            print("thalweg: the pilot is done and kept; go on with --yes", file=sys.stderr)
+            raise typer.Exit(2)
+    _show(dict(_trial(run, task, stage, quiet, **asked).data), as_json, trial_text)
+
+
+@trials.command("plan")
+def trial_plan(
+    run: RunFolder, task: UserTask, setting: Setting = None, arms: Arms = None, seeds: Seeds = 8, steps: Steps = 200,
+    step: Step = None, batch: Samples = 64, minimum_effect: Effect = 0.02, incumbent: Incumbent = "full",
+    question: Asked = "better", state: State = "fresh", refresh: Refresh = None, budget: Budget = None,
+    old: OldTask = None, seed: Seed = 0, as_json: AsJson = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write the plan and run its pilot: step sizes, power, and what confirming costs."""
+    found = _trial(
+        run, task, "pilot", quiet, setting=setting, arms=arms, seeds=seeds, steps=steps, step=step, batch=batch,
+        minimum_effect=minimum_effect, incumbent=incumbent, question=question, state=state, refresh=refresh,
+        budget=budget, old=old, seed=seed,
+    )  # fmt: skip
+    _show(dict(found.data), as_json, plan_text)
+
+
+def _trial(
+    run: Path, task: str, stage: str, quiet: bool, setting: list[str] | None, arms: str | None, old: str | None,
+    **settings: Any,
+) -> Any:  # fmt: skip
+    from thalweg.trials.run import trial
+
+    return trial(
+        load_task(task, parse_settings(setting or [])),
+        None if arms is None else [name.strip() for name in arms.split(",")],
+        run=run,
+        stage=stage,  # type: ignore[arg-type]
+        old=None if old is None else load_task(old),
+        command=_command(),
+        say=_speaker(quiet),
+        **settings,
+    )
 
 
 @app.command()

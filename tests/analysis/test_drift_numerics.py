@@ -13,7 +13,7 @@ from tests.analysis.planted import NO_DRIFT, STATIONARY, UNEXPLAINED, flat, walk
 from thalweg.analysis.block_means import SKIPPED, BlockMeans, block_means
 from thalweg.analysis.drift_direction import find_direction, persistence, seen, unbiased_square
 from thalweg.analysis.drift_test import all_signs, drift_test, flipped, ratio
-from thalweg.analysis.innovations import autocovariances, autoregression, block_correlation, innovations
+from thalweg.analysis.innovations import Innovations, autocovariances, autoregression, block_correlation, innovations
 from thalweg.analysis.speeds import WIDER, fitted, speeds
 
 BLOCKS, LENGTH, SIZE = 6, 9, 80
@@ -113,12 +113,33 @@ def test_what_memory_is_left_is_found_and_taken_out() -> None:
     generator = np.random.default_rng(2)
     planted = walk(power=0.5, momentum=0.9, memory=0.6)(generator)
     found = innovations(planted.gram, planted.rates, planted.momenta, 49)[0]
-    assert len(found.filter) == 1
-    assert found.filter[0] == pytest.approx(0.6, abs=0.02)
+    np.testing.assert_allclose(_whole_filter(found), np.convolve([1, -0.9], [1, -0.6]), atol=0.02)
     assert abs(found.left) < 0.01
     assert found.gain == pytest.approx(0.1 * 0.4, rel=0.05)
     plain = walk(power=0.5, momentum=0.9)(generator)
-    assert np.abs(innovations(plain.gram, plain.rates, plain.momenta, 49)[0].filter).max(initial=0) < 0.02
+    for way in innovations(plain.gram, plain.rates, plain.momenta, 49):
+        np.testing.assert_allclose(_whole_filter(way), [1, -0.9, 0], atol=0.02)
+
+
+def _whole_filter(found: Innovations) -> np.ndarray:
+    """Momentum and autoregression as one filter of the updates; three coefficients, the rest is small."""
+    whole = np.convolve([1.0, -found.momenta[-1]], [1.0, *(-found.filter)])
+    assert np.abs(whole[3:]).max(initial=0) < 0.02
+    return np.pad(whole, (0, 3))[:3]
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e4])
+def test_the_unit_of_the_weights_does_not_matter(unit: float) -> None:
+    """Both ways have an effective dimension of their own; with a logarithm of squared updates that may decide."""
+    make = NO_DRIFT["momentum 0.98, spectrum k^-1.5"]
+    for seed in range(4):
+        planted = make(np.random.default_rng(seed))
+        one = innovations(planted.gram, planted.rates, planted.momenta, 49)
+        other = innovations(planted.gram * unit, planted.rates, planted.momenta, 49)
+        assert [way.momenta.any() for way in one] == [way.momenta.any() for way in other]
+        for way, same in zip(one, other, strict=True):
+            np.testing.assert_allclose(same.filter, way.filter, rtol=1e-9)
+            assert same.gain == pytest.approx(way.gain, rel=1e-9)
 
 
 def test_autocovariances_are_not_biased_by_the_blocks_means() -> None:

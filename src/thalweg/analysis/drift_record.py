@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from thalweg.analysis.drift import LEVEL, Drift, drift, drift_scan, window_test
-from thalweg.analysis.drift_test import FEW_ROWS, LEAST_ROWS
+from thalweg.analysis.drift_test import LEAST_ROWS
+from thalweg.analysis.innovations import FEW_ROWS
 from thalweg.analysis.nulls import holm
 from thalweg.directions import Directions
 from thalweg.problem import Problem

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thalweg.analysis.block_means import BlockMeans, block_means
-from thalweg.analysis.innovations import Innovations, innovations
+from thalweg.analysis.innovations import FEW_ROWS, Innovations, innovations
 from thalweg.errors import InputError
 
 SHARES = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95)
@@ -24,11 +24,9 @@ GAPS = (0, 1, 2)
 
 BLOCKS = 10
 FEW_BLOCKS = 8
+"""For fewer than `FEW_ROWS`."""
 LEAST_BLOCKS = 7
 """With 7 the smallest p-value is 1/64."""
-
-FEW_ROWS = 300
-"""Fewer rows than that are cut into `FEW_BLOCKS`."""
 
 LEAST_LENGTH = 10
 """Innovations of a block, at the least."""

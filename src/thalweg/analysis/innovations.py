@@ -6,8 +6,8 @@ a window's updates U are turned into innovations `A U` with a banded A:
 1. rates: `y_t = u_t / η_t`, in units of the window's median rate, so that a schedule does not look like a decay;
 2. momentum: `z_t = y_t − β_t y_{t−1}`. For heavy ball `z_t = −η g_t` exactly, for Adam nearly;
 3. what is left: an autoregression of the z with one set of coefficients for all directions, fitted to the inner
-   products `⟨z_t, z_{t+k}⟩` within thirds of the window, about each one's own mean, so that a drift takes hardly a
-   part in it.
+   products `⟨z_t, z_{t+k}⟩` within thirds of the window (halves of a short one), about each one's own mean, so that a
+   drift takes hardly a part in it.
 
 An autoregression of the y alone, without the momentum that the run tells of, is held against that; where both explain
 the updates about as well, the test believes the less sure of the two.
@@ -29,6 +29,12 @@ MOST_LAGS = 12
 
 STRETCHES = 3
 """Into how many stretches a window is cut, about whose means correlations are taken."""
+
+FEW_STRETCHES = 2
+"""The same for few rows: a stretch that is short beside the memory says that there is less of it."""
+
+FEW_ROWS = 300
+"""Fewer rows than that are few."""
 
 CLOSE = 20.0
 """Akaike's criterion within which one explanation is about as good as another."""
@@ -85,8 +91,11 @@ def innovations(
         told = (_difference(count, [-momenta[1:]]) @ scaled).tocsr()
         ways = [(told, momenta), *(ways if lags else ())]
     found = [(_whitened(chain, gram, lags), used) for chain, used in ways]
-    least = min(one.criterion for one, _ in found)
-    near = sorted((pair for pair in found if pair[0].criterion <= least + CLOSE), key=lambda pair: pair[0].criterion)
+    rows = min(len(one.gram) for one, _ in found)
+    samples = min(one.samples for one, _ in found)
+    criteria = [one.criterion(rows, samples, lags) for one, _ in found]
+    order = np.argsort(criteria, kind="stable")
+    near = [found[i] for i in order if criteria[i] <= min(criteria) + CLOSE]
     return tuple(
         Innovations(
             one.chain,
@@ -109,33 +118,53 @@ class _Whitened:
     gram: np.ndarray
     weights: np.ndarray
     summed: int
-    criterion: float
     covariances: np.ndarray
+    samples: float
+
+    def criterion(self, rows: int, samples: float, lags: int) -> float:
+        """Akaike's, of the last rows, for so many independent numbers; all filters begin with 1.
+
+        Ways are compared on the same rows and at one number of samples: each way's own would not do, since the
+        logarithm's zero is a matter of units.
+        """
+        if not lags:
+            return 0.0
+        length, _ = _wide(rows, lags)
+        stretches = rows // length
+        last = self.gram[-stretches * length :, -stretches * length :].reshape(stretches, length, stretches, length)
+        energy = sum(float(np.trace(part) - part.sum() / length) for part in (last[i, :, i] for i in range(stretches)))
+        return samples * math.log(max(energy / (stretches * (length - 1)), 1e-300)) + 2 * len(self.weights)
 
 
 def _whitened(chain: sparse.csr_array, gram: np.ndarray, lags: int) -> _Whitened:
-    """The innovations of `A U`, and Akaike's criterion of them; it may be compared, since all filters begin with 1."""
+    """The innovations of `A U`.
+
+    How many independent numbers there are is first taken from what is not yet white, which is far off where the memory
+    is long, and then from what the first autoregression left.
+    """
     summed = -(-chain.shape[0] // MOST_ROWS)
     if summed > 1:
         chain = (_sums(chain.shape[0], summed) @ chain).tocsr()
-    found = between(chain, gram)
-    weights, criterion, covariances = np.empty(0), 0.0, np.ones(1)
-    if lags:
+    found = whole = between(chain, gram)
+    weights, covariances = np.empty(0), np.ones(1)
+    if not lags:
+        return _Whitened(chain, found, weights, summed, covariances, float(len(found)))
+    wide = _wide(len(whole), lags)
+    samples = len(found) * effective_dimension(found, lags)
+    told = chain
+    for _ in range(2):
+        weights = autoregression(autocovariances(whole, *wide, samples), samples)
+        before = [np.full(len(whole) - lag, -weight) for lag, weight in enumerate(weights, 1)]
+        chain = (_difference(len(whole), before) @ told).tocsr()
+        found = between(chain, gram)
         samples = len(found) * effective_dimension(found, lags)
-        covariances = autocovariances(found, *_wide(len(found), lags), samples)
-        weights = autoregression(covariances, samples)
-        if len(weights):
-            before = [np.full(len(found) - lag, -weight) for lag, weight in enumerate(weights, 1)]
-            chain = (_difference(len(found), before) @ chain).tocsr()
-            found = between(chain, gram)
-            covariances = autocovariances(found, *_wide(len(found), lags), samples)
-        criterion = samples * math.log(max(float(covariances[0]), 1e-300)) + 2 * len(weights)
-    return _Whitened(chain, found, weights, summed, criterion, covariances)
+    covariances = autocovariances(found, *_wide(len(found), lags), samples)
+    return _Whitened(chain, found, weights, summed, covariances, samples)
 
 
 def _wide(count: int, lags: int) -> tuple[int, int]:
     """Length of the stretches about whose mean correlations are taken, and how many lags: long beside any block."""
-    length = count // STRETCHES
+    length = count // (STRETCHES if count >= FEW_ROWS else FEW_STRETCHES)
     return length, min(lags, length // 4)
 
 

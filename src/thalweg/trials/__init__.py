@@ -1,0 +1,1 @@
+"""Trials: does working along a direction, or in a layer, pay?"""

@@ -1,0 +1,327 @@
+"""A trial in stages: step sizes and a pilot on tuning data, then confirmation on fresh seeds, then full length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from thalweg.directions import layer_matched_directions
+from thalweg.trials.arms import make_way
+from thalweg.trials.cells import CellStore
+from thalweg.trials.effects import all_powers, effect, seeds_needed
+from thalweg.trials.ground import Ground
+from thalweg.trials.plan import FULL_STAGE, Plan, Stage
+from thalweg.trials.training import Cell, Split, run_cell
+from thalweg.trials.verdict import Cells, Verdict, differences, hopeless, start_loss, verdicts
+
+Say = Callable[[str], None]
+
+UNSURE = 0.8
+"""How sure an upper bound on what a small pilot measured is."""
+
+OWN = 500_000
+"""What is added to a replicate's seed for the seed on which its step size is tuned."""
+
+FLAT = 1e-3
+"""Of the loss at the start: differences between step sizes that are no reason to extend the grid."""
+
+STIFF_DRAWS = 20
+"""Layer-matched directions whose curvature an arm's is held against."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The step size of an arm.
+
+    Attributes:
+        factor: of the task's learning rates.
+        tried: mean loss on the tuning half by factor; None where it diverged.
+        edge: whether the best one is at the edge: the grid was not extended further, or extending it changed nothing.
+    """
+
+    factor: float
+    tried: dict[float, float | None]
+    edge: bool
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the pilot says of an arm.
+
+    Attributes:
+        arm: its name.
+        leads: its lead over each of its comparisons as a share of the start's loss, on the tuning half.
+        deviations: of a single paired difference, likewise; of few seeds, so at the upper bound of 80 %.
+        power: the least chance that the planned seeds find the smallest effect worth having.
+        seeds_needed: for the power that is wanted; None above a thousand.
+        promising: whether no lead is surely (80 %) below the smallest effect.
+    """
+
+    arm: str
+    leads: dict[str, float]
+    deviations: dict[str, float]
+    power: float
+    seeds_needed: int | None
+    promising: bool
+
+
+class Stages:
+    """Runs the stages of a plan.
+
+    Args:
+        plan: what is to be done.
+        ground: what it stands on.
+        store: for the cells.
+        old: an earlier task that is evaluated beside it.
+        say: called with a line for each part.
+        tell: called with the cells done and to be done in a part.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ground: Ground,
+        store: CellStore,
+        old: Ground | None = None,
+        say: Say | None = None,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.plan, self.ground, self.store, self.old = plan, ground, store, old
+        self.say = say or (lambda line: None)
+        self.tell = tell or (lambda done, planned: None)
+        self.tuned: dict[str, Tuned] = {}
+
+    def tune(self) -> dict[str, Tuned]:
+        """The step size of every arm and control, by the mean loss on the tuning half."""
+        names = self.plan.names
+        for number, name in enumerate(names):
+            self.tell(number, len(names))
+            if name not in self.tuned:
+                self.tuned[name] = self._tuned(name)
+        return self.tuned
+
+    def _tuned(self, name: str) -> Tuned:
+        factors, tried = list(self.plan.grid), {}
+        for extension in range(self.plan.extensions + 1):
+            for factor in factors:
+                if factor not in tried:
+                    tried[factor] = self._mean(name, factor)
+            best = min(tried, key=lambda factor: (tried[factor], factor))
+            at_edge = best in (factors[0], factors[-1])
+            if not at_edge or extension == self.plan.extensions or self._flat(factors, tried, best):
+                break
+            if best == factors[0]:
+                factors.insert(0, factors[0] ** 2 / factors[1])
+            else:
+                factors.append(factors[-1] ** 2 / factors[-2])
+        shown = {factor: loss if math.isfinite(loss) else None for factor, loss in sorted(tried.items())}
+        return Tuned(best, shown, at_edge)
+
+    def factor(self, stage: Stage, name: str, seed: int) -> float:
+        """The step size of one replicate: tuned again around the arm's, on a seed that only this replicate uses.
+
+        With one step size for all replicates its luck would count as a lead that every replicate confirms: of two equal
+        arms one then won 7.5 % of trials instead of 2.5 %. The vertex of the parabola through three losses, in the
+        logarithm of the factor.
+        """
+        middle, grid = self.tuned[name].factor, self.plan.grid
+        ratio = math.sqrt(grid[-1] / grid[-3])
+        around = (middle / ratio, middle, middle * ratio)
+        losses = [self._end(stage, name, seed + OWN, factor) for factor in around]
+        return lowest(around, [math.inf if loss is None else loss for loss in losses])
+
+    def _flat(self, factors: Sequence[float], tried: Mapping[float, float], best: float) -> bool:
+        """Whether the grid's edge is hardly better than its neighbour, so that going on would change nothing."""
+        beside = factors[1] if best == factors[0] else factors[-2]
+        return tried[beside] - tried[best] < FLAT * abs(self.ground.tuning.loss())
+
+    def _mean(self, name: str, factor: float) -> float:
+        losses = [self._end("pilot", name, seed, factor) for seed in self.plan.tuning]
+        return math.fsum(losses) / len(losses) if None not in losses else math.inf  # type: ignore[arg-type]
+
+    def _end(self, stage: Stage, name: str, seed: int, factor: float) -> float | None:
+        """The loss on the tuning half after the last step, and nowhere else."""
+        return self._cell(stage, name, seed, factor, "tuning", self.plan.marks(stage)[-1:]).loss
+
+    def _cell(
+        self, stage: Stage, name: str, seed: int, factor: float, split: Split, marks: tuple[int, ...] = ()
+    ) -> Cell:
+        marks = marks or self.plan.marks(stage)
+        return self.store.get(
+            (name, seed, factor, split, marks),
+            lambda: run_cell(self.ground, name, seed, factor, marks, split, self.plan.refresh, self.old),
+        )
+
+    def pilot(self) -> tuple[Pilot, ...]:
+        """Tune, and see on a few seeds how far the arms scatter."""
+        self.say(f"step sizes of {len(self.plan.names)} arms and controls")
+        self.tune()
+        self.say(f"pilot on {self.plan.pilot_seeds} seeds")
+        names, seeds = self.plan.names, self.plan.stage_seeds("pilot")
+        cells: dict[tuple[str, int], Cell] = {}
+        for number, name in enumerate(names):
+            self.tell(number, len(names))
+            for seed in seeds:
+                cells[name, seed] = self._cell("pilot", name, seed, self.factor("pilot", name, seed), "tuning")
+        return tuple(self._piloted(cells, name, seeds) for name in self.plan.arms)
+
+    def _piloted(self, cells: Cells, name: str, seeds: Sequence[int]) -> Pilot:
+        plan, scale = self.plan, start_loss(cells)
+        wider = math.sqrt((len(seeds) - 1) / stats.chi2.ppf(1 - UNSURE, len(seeds) - 1))
+        found = {other: effect(differences(cells, name, other, seeds) / scale) for other in plan.compared(name)}
+        deviations = {other: one.deviation * wider for other, one in found.items()}
+        level, sizes = plan.level / len(plan.arms), list(deviations.values())
+        reach = stats.t.ppf(UNSURE, len(seeds) - 1) / math.sqrt(len(seeds))
+        return Pilot(
+            arm=name,
+            leads={other: one.mean for other, one in found.items()},
+            deviations=deviations,
+            power=all_powers(plan.minimum_effect, sizes, plan.seeds, level),
+            seeds_needed=seeds_needed(plan.minimum_effect, sizes, plan.wanted_power, level),
+            promising=all(one.mean + reach * one.deviation >= plan.minimum_effect for one in found.values()),
+        )
+
+    def judge(self, stage: Stage, arms: Sequence[str] | None = None) -> dict[str, Any]:
+        """A stage that judges, on seeds of its own: verdicts, curves and what was run.
+
+        Args:
+            stage: "confirm" or "full".
+            arms: those that are still tested; all unless given.
+        """
+        plan = self.plan
+        alive = list(arms or plan.arms)
+        seeds = plan.stage_seeds(stage)
+        done: dict[str, list[int]] = {name: [] for name in alive}
+        cells: dict[tuple[str, int], Cell] = {}
+        half = max(2, math.ceil(len(seeds) / 2))
+        self.say(f"{stage}: {len(plan.names_of(alive))} arms and controls on {len(seeds)} fresh seeds")
+        for number, seed in enumerate(seeds):
+            self.tell(number, len(seeds))
+            for name in plan.names_of(alive):
+                cells[name, seed] = self._cell(stage, name, seed, self.factor(stage, name, seed), "judging")
+            for name in alive:
+                done[name].append(seed)
+            if number + 1 == half < len(seeds) and plan.futility > 0:
+                alive = [name for name in alive if not hopeless(plan, cells, name, done[name])]
+            if not alive:
+                break
+        chosen = plan if arms is None else _only(plan, arms)
+        found = verdicts(chosen, cells, done, {name: s for name in chosen.arms if (s := self.stiffness(name))})
+        return {
+            "stage": stage,
+            "verdicts": [one.to_json() for one in found],
+            "curves": curves(cells),
+            "measures": measures(cells),
+            "seeds": list(seeds),
+            "start_loss": start_loss(cells),
+            "gradients": sum(cell.diverged or cell.steps[-1] for cell in cells.values()),
+            "go_on": any(one.word == "invest" for one in found),
+        }
+
+    def stiffness(self, name: str) -> tuple[float, float] | None:
+        """How many times as curved an arm's directions are as layer-matched ones, and the p-value of their not being.
+
+        Measured by products with the Hessian of the training loss at the start, one each; Mann and Whitney's test.
+        """
+        way = make_way(self.ground, name, torch.Generator().manual_seed(self.plan.seed))
+        if way.basis is None or way.outside:
+            return None
+        hessian, draw = self.ground.training.hessian(), torch.Generator().manual_seed(self.plan.seed)
+        repeats = math.ceil(STIFF_DRAWS / len(way.basis))
+        matched = [row for _ in range(repeats) for row in layer_matched_directions(way.basis, draw)]
+        own, control = (
+            np.array([float(row.double() @ (hessian @ row.to(hessian.device)).double()) for row in rows])
+            for rows in (list(way.basis), matched)
+        )
+        middle = float(np.median(control))
+        ratio = float(np.median(own)) / middle if middle > 0 else math.inf
+        return ratio, float(stats.mannwhitneyu(own, control, alternative="greater").pvalue)
+
+    def seconds(self, stage: Stage, arms: Sequence[str] | None = None) -> float:
+        """What a stage will take, from what the cells so far took."""
+        plan = self.plan
+        longer = FULL_STAGE if stage == "full" else 1
+        walls: dict[str, list[float]] = {}
+        for cell in self.store.cells:
+            if cell.steps[-1] == plan.steps:
+                walls.setdefault(cell.arm, []).append(cell.wall)
+        count = plan.pilot_seeds if stage == "pilot" else plan.seeds
+        names = plan.names_of(arms or plan.arms)
+        return sum(float(np.median(walls.get(name, [0.0]))) for name in names) * count * longer
+
+    def spent(self) -> dict[str, float]:
+        """Seconds and gradients of all cells."""
+        return {
+            "seconds": sum(cell.wall for cell in self.store.cells),
+            "gradients": sum(cell.diverged or cell.steps[-1] for cell in self.store.cells),
+        }
+
+
+def lowest(factors: Sequence[float], losses: Sequence[float]) -> float:
+    """Where a parabola through three losses at evenly spaced logarithms is lowest, within them."""
+    low, middle, high = losses
+    bend = low - 2 * middle + high
+    if not math.isfinite(bend) or bend <= 0 or not middle <= min(low, high):
+        return factors[int(np.argmin(losses))]
+    shift = (low - high) / (2 * bend)
+    return float(factors[1] * (factors[2] / factors[1]) ** shift)
+
+
+def curves(cells: Cells) -> list[dict[str, Any]]:
+    """Mean loss of each arm after each evaluated step, over the seeds in which it did not diverge."""
+    found = []
+    for name in dict.fromkeys(arm for arm, _ in cells):
+        own = [cell for (arm, _), cell in cells.items() if arm == name and cell.diverged is None]
+        if own:
+            losses = np.array([cell.losses for cell in own], dtype=float)
+            found.append(
+                {
+                    "arm": name,
+                    "steps": list(own[0].steps),
+                    "loss": losses.mean(axis=0).tolist(),
+                    "error": (losses.std(axis=0, ddof=1) / math.sqrt(len(own))).tolist() if len(own) > 1 else None,
+                    "old": np.array([c.old_losses for c in own], dtype=float).mean(axis=0).tolist(),
+                    "seconds": float(np.median([cell.seconds for cell in own])),
+                    "factor": float(np.median([cell.factor for cell in own])),
+                    "age": own[0].age,
+                }
+            )
+    return found
+
+
+def measures(cells: Cells) -> dict[str, dict[str, float]]:
+    """Means of the user's own measures at the end, by arm and name."""
+    found: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(arm for arm, _ in cells):
+        own = [cell.measures for (arm, _), cell in cells.items() if arm == name and cell.measures]
+        if own:
+            found[name] = {key: math.fsum(one[key] for one in own) / len(own) for key in own[0]}
+    return found
+
+
+def _only(plan: Plan, arms: Sequence[str]) -> Plan:
+    return replace(plan, arms=tuple(arms))
+
+
+def as_plain(pilots: Sequence[Pilot], tuned: dict[str, Tuned]) -> dict[str, Any]:
+    """Pilot and step sizes as plain values."""
+    return {
+        "arms": [asdict(one) for one in pilots],
+        "tuned": {
+            name: {
+                "factor": one.factor,
+                "edge": one.edge,
+                "tried": [[factor, loss] for factor, loss in one.tried.items()],
+            }
+            for name, one in tuned.items()
+        },
+    }
+
+
+__all__ = ["Pilot", "Stages", "Tuned", "Verdict", "as_plain", "curves", "measures"]
