@@ -276,3 +276,68 @@ def _heat(rng: np.random.Generator) -> list[list[float]]:
         weight = rng.gamma(0.35, size=50) * np.exp(-np.abs(np.arange(50) - 1.3 * i) / 6)
         rows.append([float(value) for value in weight / weight.sum() * (0.9 - 0.025 * i)])
     return rows
+
+
+def trial() -> dict[str, Any]:
+    """What `thalweg trial` stores as results/trial.json: an arm of each verdict."""
+    arms = {
+        "updates:10": ("invest", [0.08, 0.07, 0.05, 0.021, 0.03], 410.0),
+        "eigenvectors:10": ("guard", [0.01, 0.012, -0.004, -0.11, -0.06], 599.0),
+        "drift": ("harmful", [-0.2, -0.19, -0.3, -0.33, -0.4], 5.0),
+        "weights:10": ("no evidence", [0.002, -0.001, 0.003, -0.004, -0.01], 1.2),
+    }
+    controls = {arm: ("random:10", f"{arm}/layer_matched", f"{arm}/gradient_matched") for arm in arms}
+    complements = {arm: f"{arm}/complement" for arm in arms}
+    curves = [
+        {"arm": name, "steps": [0, 100, 200], "loss": [0.11, 0.11 - depth, 0.11 - 1.5 * depth], "error": None,
+         "old": [], "seconds": 0.2, "factor": 1.0, "age": 200}
+        for name, depth in [("full", 0.02), *((arm, 0.005 * i) for i, arm in enumerate(arms)), ("random:10", 0.01)]
+    ]  # fmt: skip
+    return {
+        "format": 1,
+        "hash": "0123456789abcdef",
+        "question": "Does it pay?",
+        "command": "thalweg trial runs/digits --task thalweg.tasks.digits:digits_task --yes",
+        "doubles": 0.004,
+        "step": 879,
+        "window": [587, 880],
+        "stage": "confirm",
+        "plan": {
+            "arms": list(arms), "controls": controls, "complements": complements, "incumbent": "full",
+            "question": "better", "seeds": 9, "steps": 200, "batch": 64, "minimum_effect": 0.02, "level": 0.05,
+        },
+        "pilot": {"tuned": {arm: {"factor": 1.0, "edge": arm == "drift", "tried": []} for arm in arms}, "arms": []},
+        "stages": {
+            "confirm": {
+                "start_loss": 0.11,
+                "curves": curves,
+                "verdicts": [
+                    _tried(arm, word, leads, stiffness, controls[arm], complements[arm])
+                    for arm, (word, leads, stiffness) in arms.items()
+                ],
+            }
+        },
+        "next": {"stage": "full", "go_on": True, "seconds": 95.0, "reason": "confirmed", "power": 0.4},
+        "spent": {"seconds": 154.0, "gradients": 231_000},
+    }  # fmt: skip
+
+
+def _tried(
+    arm: str, word: str, leads: list[float], stiffness: float, controls: tuple[str, ...], complement: str
+) -> dict[str, Any]:
+    rivals = [*controls, complement, "full", "full"]
+    comparisons = []
+    for place, (rival, lead) in enumerate(zip(rivals, [*leads, leads[-1]], strict=True)):
+        effect = {"mean": 0.11 * lead, "low": 0.11 * (lead - 0.02), "high": 0.11 * (lead + 0.02),
+                  "p_value": 0.004 if abs(lead) > 0.02 else 0.3, "deviation": 0.003, "count": 9}  # fmt: skip
+        comparisons.append(
+            {"against": rival, "effect": effect, "share": lead, "significant": lead > 0.02, "equal_time": place == 5,
+             "control": rival in controls}
+        )  # fmt: skip
+    gain = {"mean": -0.04, "low": -0.05, "high": -0.03, "p_value": 0.004, "deviation": 0.003, "count": 9}
+    return {
+        "arm": arm, "word": word, "special": word == "invest", "worth_it": word == "invest", "comparisons": comparisons,
+        "gain": gain, "p_value": 0.004, "p_holm": 0.016, "saving": -0.5, "stiffness": stiffness,
+        "stiff_p_value": 0.001, "seeds": 5 if word == "no evidence" else 9, "stopped": word == "no evidence",
+        "diverged": 2 if word == "harmful" else 0, "change": "",
+    }  # fmt: skip

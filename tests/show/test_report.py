@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.show.sample import analysis
+from tests.show.sample import analysis, trial
 from thalweg.errors import InputError, RunError
 from thalweg.show.numbers import count, number, percent, seconds
 from thalweg.show.report import render, report
@@ -18,7 +18,7 @@ from thalweg.show.report import render, report
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = (
     "path", "explained", "drift", "eigenvalues", "outside", "agreement", "heat_map", "approximation", "alignment",
-    "layers", "singular", "directions", "cost", "limits", "again",
+    "layers", "singular", "directions", "trial", "cost", "limits", "again",
 )  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -372,3 +372,77 @@ def test_a_refused_report_leaves_no_file(tmp_path):
 def test_the_package_alone_imports_neither_matplotlib_nor_jinja2():
     code = "import sys, thalweg, thalweg.show; sys.exit(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- trials ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tried():
+    return {language: render({**analysis(), "trial": trial()}, language) for language in ("en", "ja")}
+
+
+def test_each_verdict_of_a_trial_has_its_sentence(tried):
+    text = Reader(tried["en"]).text
+    for sentence in (
+        "updates:10: invest. It lowered the held-out loss further than every matched control and than full in the same",
+        "eigenvectors:10: guard. These directions are 599 times as curved as layer-matched random ones",
+        "Training in everything but eigenvectors:10 was ahead of it, by 11% of the loss at the start (9.0% to 13%)",
+        "drift: harmful. It raised the held-out loss by 36% of what it was (27% to 45%).",
+        "drift diverged in 2 of 9 seeds",
+        "weights:10: no evidence. It was not ahead of",
+        "weights:10 was stopped after 5 seeds",
+        "The best step size of drift was at the edge",
+        "The trial took 154 s and 231,000 gradients.",
+        "takes about 95 s",
+        "A trial on 9 seeds has put it to the test. updates:10: invest.",
+        "The trial speaks of the arms that were tested, from one start, over 200 steps",
+    ):
+        assert sentence in text, sentence
+    assert "no trial has run" not in text
+
+
+def test_a_trial_says_the_same_in_both_languages(tried):
+    numbers = {language: sorted(re.findall(r"\d[\d.,]*\d|\d", Reader(page).text)) for language, page in tried.items()}
+    assert numbers["en"] == numbers["ja"]
+    plots = [a for tag, a in Reader(tried["ja"]).tags if tag == "svg" and a.get("class") == "plot"]
+    assert len(plots) == 21 + 5
+
+
+def test_a_pilot_alone_decides_nothing(tried):
+    piloted = {**trial(), "stage": "pilot", "stages": {}}
+    text = Reader(render({**analysis(), "trial": piloted}, "en")).text
+    assert "Only the pilot has run, so nothing is decided." in text
+    assert "is undecided: no trial has run" in text
+
+
+def test_as_good_at_a_saving_is_told_as_such():
+    good = trial()
+    good["plan"]["question"] = "as good"
+    good["stages"]["confirm"]["verdicts"][0]["saving"] = 0.4
+    text = Reader(render({**analysis(), "trial": good}, "en")).text
+    assert "came as close to full as was asked, in 40% less time" in text
+
+
+def test_an_untested_run_has_the_command_that_plans_its_trial():
+    data = analysis()
+    data["command"] = "thalweg analyse 'my runs/a' --task my.py:task --set width=3 --k 4 --seed 2"
+    text = Reader(render(data, "en")).text
+    assert "thalweg trial plan 'my runs/a' --task my.py:task --set width=3" in text
+    assert "thalweg trial plan" in Reader(render({**data, "command": None}, "en")).text
+
+
+def test_hostile_names_in_a_trial_do_no_harm():
+    data = trial()
+    text = json.dumps(data).replace("updates:10", "<script>alert(1)</script>")
+    page = render({**analysis(), "trial": json.loads(text)}, "en")
+    assert "<script" not in page
+
+
+def test_the_report_takes_the_trial_of_the_run_folder(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1}))
+    (tmp_path / "results" / "analysis.json").write_text(json.dumps(analysis()))
+    (tmp_path / "results" / "trial.json").write_text(json.dumps(trial()))
+    (path,) = report(tmp_path, "en")
+    assert "guard. These directions" in Reader(path.read_text()).text

@@ -27,6 +27,7 @@ from thalweg.show.sections.verdict import verdict
 
 FORMAT = 1
 ANALYSIS = "results/analysis.json"
+TRIAL = "results/trial.json"
 
 
 def report(run_folder: str | Path, languages: Sequence[str] = ("en",)) -> list[Path]:
@@ -56,6 +57,8 @@ def report(run_folder: str | Path, languages: Sequence[str] = ("en",)) -> list[P
             f"{folder / ANALYSIS} has format {analysis.get('format')!r}, this version reads {FORMAT}; "
             f"run: thalweg analyse {folder} --task TASK"
         )
+    if (folder / TRIAL).is_file():
+        analysis["trial"] = read_json(folder / TRIAL)
     pages = {language: render(analysis, language, others=languages) for language in languages}
     paths = []
     for language, page in pages.items():

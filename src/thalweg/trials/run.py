@@ -176,6 +176,8 @@ def _run(stages: Stages, last: Stage, budget: float | None, folder: Path | None)
         "hash": plan.hash,
         "question": plan.in_words(),
         "doubles": stages.ground.doubles,
+        "step": stages.ground.step,
+        "window": stages.ground.window,
         "state_step": stages.ground.state_step,
         "stage": "pilot",
         "pilot": as_plain(pilots, stages.tuned),

@@ -11,11 +11,20 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from thalweg.errors import InputError, nearest
-from thalweg.show.messages import en, en_directions, en_outside, ja, ja_directions, ja_outside
+from thalweg.show.messages import (
+    en,
+    en_directions,
+    en_outside,
+    en_trials,
+    ja,
+    ja_directions,
+    ja_outside,
+    ja_trials,
+)
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {
-    "en": {**en.TEXTS, **en_directions.TEXTS, **en_outside.TEXTS},
-    "ja": {**ja.TEXTS, **ja_directions.TEXTS, **ja_outside.TEXTS},
+    "en": {**en.TEXTS, **en_directions.TEXTS, **en_outside.TEXTS, **en_trials.TEXTS},
+    "ja": {**ja.TEXTS, **ja_directions.TEXTS, **ja_outside.TEXTS, **ja_trials.TEXTS},
 }
 
 

@@ -15,6 +15,7 @@ from thalweg.show.sections.drift import drift
 from thalweg.show.sections.outside import outside
 from thalweg.show.sections.overlaps import agreement, heat_map
 from thalweg.show.sections.trajectory import explained, path
+from thalweg.show.sections.trial import trial
 
 Builder = Callable[[Mapping[str, Any], Words], Section]
 
@@ -31,6 +32,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
     ("layers", ("layers",), layers),
     ("singular", ("singular",), singular),
     ("directions", ("directions",), directions),
+    ("trial", (), trial),
     ("cost", ("cost",), cost),
     ("limits", (), limits),
     ("again", ("command",), again),

@@ -35,7 +35,10 @@ def cost(analysis: Mapping[str, Any], words: Words) -> Section:
 def limits(analysis: Mapping[str, Any], words: Words) -> Section:
     """What the report does not show, with the figures that bound it."""
     problem, loss = analysis.get("problem") or {}, analysis.get("loss") or {}
-    items = [words("limits.trial"), words("limits.walk")]
+    trial = analysis.get("trial") or {}
+    tested = trial.get("stages")
+    first = words("limits.tested", steps=count(trial["plan"]["steps"])) if tested else words("limits.trial")
+    items = [first, words("limits.walk")]
     if problem.get("samples"):
         items.append(words("limits.sampling", samples=count(problem["samples"]), batches=count(problem.get("batches"))))
     if problem.get("mode") == "evaluation":

@@ -54,7 +54,7 @@ class Verdict:
 def verdict(analysis: Mapping[str, Any], words: Words) -> Verdict:
     """The head of the report from the stored analysis."""
     told = analysis.get("verdict")
-    caveat = words("verdict.undecided")
+    caveat = _decided(analysis.get("trial"), words) or words("verdict.undecided")
     if not told or told.get("word") not in KEYS:
         return Verdict(words("verdict.none"), caveat, tuple(_sure(analysis, None, words)), _tiles(analysis, words))
     row = _row(analysis, told)
@@ -72,6 +72,18 @@ def verdict(analysis: Mapping[str, Any], words: Words) -> Verdict:
         source = words.plain(f"source.{best}")
         sure.append(words("verdict.best", components=told["components"], source=source, captured=percent(share)))
     return Verdict(sentence, caveat, tuple(sure), _tiles(analysis, words))
+
+
+def _decided(trial: Mapping[str, Any] | None, words: Words) -> Markup | None:
+    """What a trial has decided; None before one."""
+    judged = (trial or {}).get("stages", {}).get((trial or {}).get("stage"))
+    if trial is None or not judged:
+        return None
+    told = [
+        words("verdict.word", arm=name(one["arm"]), word=words.plain(f"word.{one['word']}"))
+        for one in judged["verdicts"]
+    ]
+    return words("verdict.decided", seeds=trial["plan"]["seeds"], told=Markup(" ").join(told))
 
 
 def _k(analysis: Mapping[str, Any]) -> object:
