@@ -393,8 +393,8 @@ def test_each_verdict_of_a_trial_has_its_sentence(tried):
         "weights:10: no evidence. It was not ahead of",
         "weights:10 was stopped after 5 seeds",
         "The best step size of drift was at the edge",
-        "The trial took 154 s and 231,000 gradients.",
-        "takes about 95 s",
+        f"The trial took {seconds(154.0)} and 231,000 gradients.",
+        f"takes about {seconds(95.0)}",
         "A trial on 9 seeds has put it to the test. updates:10: invest.",
         "The trial speaks of the arms that were tested, from one start, over 200 steps",
     ):

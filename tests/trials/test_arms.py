@@ -226,3 +226,20 @@ def test_momentum_and_adam_stay_inside_too(recorded: tw.Trajectory, tmp_path: Pa
         assert len(seen) == 5
         for update in seen:
             assert (update - (basis @ update) @ basis).norm() < 1e-4 * update.norm()
+
+
+def test_the_drift_is_extrapolated_and_training_goes_on(recorded: tw.Trajectory) -> None:
+    ground = make_ground(digits_task(hidden=(16, 12)), recorded)
+    way = make_way(ground, "extrapolate:40", draw())
+    assert way.jump is not None
+    assert not way.changes
+    jump = way.jump(ground, way)
+    assert ground.window is not None
+    moved = ground.start - recorded.weights(ground.window[0] - 1)
+    direction = ground.directions("drift", 1).vectors[0]
+    assert float(jump @ direction) == pytest.approx(
+        float(moved @ direction) * 40 / (ground.window[1] - ground.window[0]), rel=1e-4
+    )
+    assert complement_of(ground, "extrapolate:40") is None
+    cell = run_cell(ground, "extrapolate:40", 1, 1.0, (3, 6), "judging")
+    assert cell.losses[1] != cell.losses[2]

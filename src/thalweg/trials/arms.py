@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from thalweg.directions import Directions, layer_matched_directions, random_directions
 from thalweg.errors import InputError, nearest
+from thalweg.trials.compression import check_compression, compression_of
 from thalweg.trials.ground import BASES, Ground, orthonormal
 
 FULL = "full"
@@ -46,6 +48,9 @@ class Way:
         scale: instead of restricting, multiply the part of updates within the basis by this number.
         layers: names of the layers that are trained; the others are frozen. None for all.
         again: the basis found again at other weights, for arms whose basis is refreshed.
+        jump: what the weights are moved by before training, `(P,)`, from the ground and the way itself (so that a
+            control, whose basis is another, jumps in its own). Updates are then not restricted.
+        still: whether nothing is trained after the jump.
     """
 
     basis: Directions | None = None
@@ -53,6 +58,8 @@ class Way:
     scale: float | None = None
     layers: tuple[str, ...] | None = None
     again: Callable[[Tensor], Directions] | None = None
+    jump: Callable[[Ground, Way], Tensor] | None = None
+    still: bool = False
 
     def change(self, update: Tensor) -> Tensor:
         """What becomes of an update `(P,)`."""
@@ -67,7 +74,7 @@ class Way:
     @property
     def changes(self) -> bool:
         """Whether updates are changed at all."""
-        return self.basis is not None
+        return self.basis is not None and self.jump is None
 
 
 _MAKERS: dict[str, Maker] = {}
@@ -141,11 +148,11 @@ def controls_of(ground: Ground, name: str) -> tuple[str, ...]:
     """
     way = make_way(ground, name, _fixed(ground))
     if way.basis is not None:
-        plain = way.scale is None and not way.outside
+        plain = way.changes and way.scale is None and not way.outside
         by_chance = f"random:{len(way.basis)}" if plain and not name.startswith("random:") else f"{name}/random"
         return (by_chance, f"{name}/layer_matched", f"{name}/gradient_matched")
     if way.layers is not None:
-        own = set(way.layers)
+        own = set(way.layers)  # a control that does just the same is none
         others = (f"{name}/largest_layers", f"{name}/last_layers")  # but for what the arm itself trains
         different = [other for other in others if set(make_way(ground, other, _fixed(ground)).layers or ()) != own]
         return (f"{name}/random_layers", *different)
@@ -155,7 +162,7 @@ def controls_of(ground: Ground, name: str) -> tuple[str, ...]:
 def complement_of(ground: Ground, name: str) -> str | None:
     """The name of an arm's complement, which is run beside it but is no matched control; None where there is none."""
     way = make_way(ground, name, _fixed(ground))
-    return f"{name}/complement" if way.basis is not None and way.scale is None and not way.outside else None
+    return f"{name}/complement" if way.changes and way.scale is None and not way.outside else None
 
 
 def _fixed(ground: Ground) -> torch.Generator:
@@ -241,15 +248,78 @@ def layers(ground: Ground, draw: torch.Generator, which: str, k: int = 1) -> Way
     return Way(layers=names[:k])
 
 
-ORDERS = ("top", "last", "first", "largest", "random")
-"""In which orders layers may be taken."""
+@arm("line")
+def line(ground: Ground, draw: torch.Generator, source: str, k: int = 10) -> Way:
+    """Take the best step along each of k directions, by slope and curvature, and train no further."""
+    return replace(_inner(ground, draw, source, k), jump=best_steps, still=True, again=None)
+
+
+@arm("extrapolate")
+def extrapolate(ground: Ground, draw: torch.Generator, steps: int = 100) -> Way:
+    """Move along the drift as far as it went in so many steps of the run, then train everything.
+
+    Raises:
+        InputError: without a run, or for no steps.
+    """
+    if ground.trajectory is None or ground.window is None:
+        raise InputError("the drift is extrapolated from a recorded run; give one")
+    if steps < 1:
+        raise InputError(f"extrapolate:{steps}: give a number of steps")
+    start, stop = ground.window
+    before = ground.trajectory.weights(start - 1).to(ground.start)
+    direction = ground.directions("drift", 1).vectors[0].to(ground.start)
+    length = float((ground.start - before) @ direction) * steps / (stop - start)
+
+    def along(ground: Ground, way: Way) -> Tensor:
+        assert way.basis is not None
+        return length * way.basis.vectors[0].to(ground.start)
+
+    return Way(ground.directions("drift", 1), jump=along)
+
+
+@arm("compress")
+def compress(ground: Ground, draw: torch.Generator, which: str, k: int = 1, to: float = 4) -> Way:
+    """Compress k layers, in one of `ORDERS`, and train no further.
+
+    `to` is a number of bits from 2 on, or a share of the rank below 1.
+
+    Raises:
+        InputError: for as many layers as there are, or none.
+    """
+
+    def jump(ground: Ground, way: Way) -> Tensor:
+        assert way.layers is not None
+        return compression_of(ground.training, way.layers, to)
+
+    check_compression(to)
+    return replace(layers(ground, draw, which, k), jump=jump, still=True)
+
+
+def best_steps(ground: Ground, way: Way) -> Tensor:
+    """`−Σ (gᵀe_i / λ_i) e_i` over the way's directions, each at most as long as the last window's way; (P,).
+
+    Where the curvature λ_i is not above zero the step is as long as allowed.
+    """
+    assert way.basis is not None
+    radius = ground.radius / len(way.basis) ** 0.5
+    hessian, out = ground.training.hessian(), torch.zeros_like(ground.start)
+    for row in way.basis:
+        unit = row.to(ground.start)
+        slope, curvature = float(unit @ ground.gradient), float(unit @ (hessian @ unit))
+        step = -slope / curvature if curvature > 0 else -math.copysign(radius, slope)
+        out += max(-radius, min(radius, step)) * unit
+    return out
+
+
+ORDERS = ("top", "cheap", "last", "first", "largest", "random")
+"""In which orders layers may be taken: `top` to fine-tune first, `cheap` to compress first, by `rank_layers`."""
 
 
 def ordered_layers(ground: Ground, which: str, draw: torch.Generator) -> tuple[str, ...]:
     """All layers in one of `ORDERS`, or those that a glob means."""
     space = ground.training.space
-    if which == "top":
-        return ground.layer_priority
+    if which in ("top", "cheap"):
+        return ground.layer_orders[which]
     if which in ("first", "last"):
         return tuple(x.name for x in sorted(space.layers, key=lambda x: x.depth, reverse=which == "last"))
     if which == "largest":

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from thalweg.analysis.approximation import SOURCES
 from thalweg.analysis.drift import drift
+from thalweg.analysis.innovations import FEW_ROWS
 from thalweg.analysis.layer_ranking import rank_layers
 from thalweg.batches import divisible, fingerprint, joined, rows, sample_count, take, to_device
 from thalweg.directions import Directions
@@ -105,11 +106,21 @@ class Ground:
         return self._bases[key]
 
     @cached_property
-    def layer_priority(self) -> tuple[str, ...]:
-        """Names of the layers in the order in which they should be fine-tuned, by `rank_layers`."""
-        table = rank_layers(self.training, seed=self.seed)
-        ranked = sorted(table, key=lambda row: int(row["fine_tuning"]))
-        return tuple(str(row["layer"]) for row in ranked)
+    def layer_orders(self) -> dict[str, tuple[str, ...]]:
+        """Names of the layers, by `rank_layers`: `top` to fine-tune first, `cheap` to compress first."""
+        table = list(rank_layers(self.training, seed=self.seed))
+        columns = {"top": "fine_tuning", "cheap": "compression"}
+        return {
+            order: tuple(str(row["layer"]) for row in sorted(table, key=lambda row: int(row[column])))
+            for order, column in columns.items()
+        }
+
+    @cached_property
+    def radius(self) -> float:
+        """How far a step may go: as far as the weights moved in the window, or a hundredth of their length."""
+        if self.trajectory is None or self.window is None:
+            return 0.01 * float(self.start.norm())
+        return float((self.start - self.trajectory.weights(self.window[0] - 1).to(self.start)).norm())
 
     def moved(self, weights: Tensor) -> Ground:
         """The same ground at other weights, for directions that are found again there."""
@@ -327,7 +338,9 @@ def _drift(ground: Ground, k: int) -> Directions:
     if ground.trajectory is None or ground.window is None:
         raise InputError("the drift is found in a recorded run; give one")
     trajectory, stop = ground.trajectory, ground.window[1]
-    return drift(trajectory, (stop // 2, stop)).direction
+    steps = trajectory.steps[trajectory.steps < stop]
+    rows = max(len(steps) // 2, min(FEW_ROWS, len(steps)))
+    return drift(trajectory, (int(trajectory.starts[len(steps) - rows]), stop)).direction
 
 
 def _gradient(ground: Ground, k: int) -> Directions:

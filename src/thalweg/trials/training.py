@@ -38,7 +38,7 @@ class Cell:
     Attributes:
         arm: its name.
         seed: of batches and draws.
-        factor: of the learning rates of the task's optimizer.
+        factor: of the learning rates of the task's optimizer, or of a jump where the arm has one.
         split: what it was evaluated on.
         steps: after which it was evaluated, the last one last; 0 is the start.
         losses: mean loss on the split after those steps; None for a diverged training.
@@ -106,7 +106,7 @@ def run_cell(
     way = make_way(ground, name, draw)
     model = fresh_model(ground, way)
     problem = {"tuning": ground.tuning, "judging": ground.judging}[split]
-    optimizer = fresh_optimizer(ground, model, factor)
+    optimizer = fresh_optimizer(ground, model, 1.0 if way.jump is not None else factor)
     stepper = _Stepper(ground, model, optimizer, way, refresh)
     losses: list[float | None] = [loss_on(problem, model)]
     old_losses: list[float | None] = [] if old is None else [loss_on(old.judging, model)]
@@ -115,8 +115,9 @@ def run_cell(
     batches = ground.samples.draw(seed)
     with preserved_randomness(ground.training.device):
         torch.manual_seed(seed)
+        stepper.jump(factor)
         for mark in marks:
-            while done < mark and diverged is None:
+            while done < mark and diverged is None and not way.still:
                 value = stepper.step(next(batches))
                 done += 1
                 if not value <= bound:
@@ -180,8 +181,15 @@ class _Stepper:
     ) -> None:
         self.ground, self.model, self.optimizer, self.way = ground, model, optimizer, way
         self.refresh = refresh if way.again is not None else None
-        self.tensors = ground.training.space.tensors(model) if way.changes else []
+        self.tensors = ground.training.space.tensors(model) if way.changes or way.jump is not None else []
         self.seconds, self.age = 0.0, 0
+
+    def jump(self, factor: float) -> None:
+        """Move the weights as the arm says before training, the factor times as far."""
+        if self.way.jump is not None:
+            start = time.perf_counter()
+            self._write(self._weights() + factor * self.way.jump(self.ground, self.way))
+            self.seconds += time.perf_counter() - start
 
     def step(self, batch: Any) -> float:
         start = time.perf_counter()
