@@ -13,6 +13,8 @@ from scipy import stats
 import thalweg.study as study
 from thalweg.errors import InputError
 from thalweg.study import CLAIMS, cells, run_study, scoreboard
+from thalweg.study.productive import run_trials
+from thalweg.study.trainings import Training
 
 TASKS = ("digits", "tabular", "lstm")
 
@@ -27,6 +29,14 @@ def cell(task: str, optimizer: str, seed: int, **changes: object) -> dict[str, o
         "singular": 3 + generator.random(), "layer_shares": [0.7, 0.1, 0.05],
         "depth_correlation": -0.5 + 0.1 * generator.random(), "products": 100, "seconds": 2.0, **changes,
     }  # fmt: skip
+
+
+def tried(task: str, optimizer: str, seed: int, **least: float) -> dict[str, object]:
+    """A cell of C7."""
+    generator = np.random.default_rng([9, TASKS.index(task), optimizer == "sgd", seed])
+    expected = {"early": 0.2, "middle": -0.2, "late": 0.0, **least}
+    trials = {stage: {"least": value + 0.01 * generator.standard_normal()} for stage, value in expected.items()}
+    return {"task": task, "optimizer": optimizer, "seed": seed, "trials": trials, "seconds": 3.0}
 
 
 @pytest.fixture
@@ -89,7 +99,32 @@ def test_the_expected_words(found: list[dict[str, object]]) -> None:
     assert board == {
         "C1a": "supported", "C1b": "contradicted", "C2a": "no evidence", "C2b": "supported", "C3": "supported",
         "C3g": "no evidence", "C4": "supported", "C5": "contradicted", "C6": "contradicted",
+        "C7e": "no evidence", "C7m": "no evidence", "C7l": "no evidence",
     }  # fmt: skip
+
+
+def test_c7_is_judged_by_cells_of_its_own(found: list[dict[str, object]]) -> None:
+    runs = [tried(task, optimizer, seed) for task in TASKS for optimizer in ("sgd", "adamw") for seed in range(2)]
+    board = {row["claim"]: row for row in scoreboard(found, runs)["claims"]}
+    words = {claim: board[claim]["verdict"] for claim in ("C7e", "C7m", "C7l")}
+    assert words == {"C7e": "supported", "C7m": "contradicted", "C7l": "no evidence"}
+    assert board["C7e"]["units"]["lstm sgd"] == [run["trials"]["early"]["least"] for run in runs[-4:-2]]  # type: ignore[index]
+    assert board["C6"]["verdict"] == "contradicted"
+
+
+def test_the_trials_of_a_real_cell_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(study.TRAININGS, "tabular", Training(study.TRAININGS["tabular"].make, 330, 32, {"sgd": 0.02}))
+    monkeypatch.setattr("thalweg.study.productive.STEPS", 18)
+    monkeypatch.setattr("thalweg.study.productive.STAGES", {"early": 0.2, "late": 1.0})
+    found = run_trials("tabular", "sgd", 0, tmp_path / "run", quick=True)
+    assert not (tmp_path / "run").exists()
+    assert set(found["trials"]) == {"early", "late"}
+    for stage in found["trials"].values():
+        rivals = {name for name in stage["leads"] if "complement" not in name and name != "full"}
+        assert stage["least"] == min(stage["leads"][name] for name in rivals)
+        assert len(rivals) == 4
+        assert set(stage["gains"]) >= {"full", "eigenvectors:10", "eigenvectors:10/complement"}
+        assert stage["training_gains"]["full"] > 0
 
 
 def test_seeds_are_no_replication(found: list[dict[str, object]]) -> None:
@@ -119,7 +154,9 @@ def test_without_effects_claims_are_supported_at_their_level() -> None:
 def test_p_values_are_corrected_and_thresholds_are_those_of_the_decision(found: list[dict[str, object]]) -> None:
     rows = scoreboard(found)["claims"]
     assert all(row["p_holm"] >= row["p_value"] for row in rows)
-    page = (Path(__file__).parents[1] / "docs/decisions/0011-thresholds-of-the-study.md").read_text()
+    decisions = Path(__file__).parents[1] / "docs/decisions"
+    pages = ("0011-thresholds-of-the-study.md", "0014-thresholds-of-c7.md")
+    page = "\n".join((decisions / name).read_text() for name in pages)
     for claim in CLAIMS:
         line = next(line for line in page.splitlines() if line.startswith(f"| {claim.name} "))
         above, below = (part.strip() for part in line.split("|")[3:5])
@@ -136,6 +173,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytes
         return cell(name, optimizer, seed)
 
     monkeypatch.setattr(study, "run_cell", fake)
+    monkeypatch.setattr(study, "run_trials", lambda *cell: tried(*cell[:3]))
     with pytest.raises(KeyboardInterrupt):
         run_study(tmp_path / "out", quick=True)
     (tmp_path / "again").touch()
@@ -143,15 +181,14 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytes
     board = run_study(tmp_path / "out", quick=True, say=said.append)
     assert len(ran) == len(set(ran)) == len(list(cells(quick=True))) == 8
     assert len(said) == 5
+    assert len(board["trials"]) == 4
     assert board["cells"] == 8
     kept = json.loads((tmp_path / "out/quick.json").read_text())
     assert kept["claims"][0]["claim"] == "C1a"
 
 
 def test_a_real_cell_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        study.TRAININGS, "tabular", study.Training(study.TRAININGS["tabular"].make, 330, 32, {"sgd": 0.02})
-    )
+    monkeypatch.setitem(study.TRAININGS, "tabular", Training(study.TRAININGS["tabular"].make, 330, 32, {"sgd": 0.02}))
     monkeypatch.setattr("thalweg.recording.pace.WAIT_GRACE", 1e6)
     found = study.run_cell("tabular", "sgd", 0, tmp_path / "run", quick=True)
     assert not (tmp_path / "run").exists()

@@ -221,7 +221,7 @@ def claims(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put the claims C1 to C6 to the test over the built-in tasks: a scoreboard with intervals."""
+    """Put the claims C1 to C7 to the test over the built-in tasks: a scoreboard with intervals."""
     from thalweg.show.scoreboard import write_page
     from thalweg.study import run_study
 

@@ -28,4 +28,4 @@ def test_the_page_and_its_picture(tmp_path: Path) -> None:
 
 def test_an_empty_board_is_still_a_page(tmp_path: Path) -> None:
     page, _ = write_page(scoreboard([]), tmp_path, "study", "x")
-    assert page.read_text().count("**no evidence**") == 10
+    assert page.read_text().count("**no evidence**") == 13

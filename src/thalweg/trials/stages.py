@@ -220,6 +220,7 @@ class Stages:
             "measures": measures(cells),
             "seeds": list(seeds),
             "start_loss": start_loss(cells),
+            "start_training_loss": self.ground.training.loss(),
             "gradients": sum(cell.diverged or cell.steps[-1] for cell in cells.values()),
             "go_on": any(one.word == "invest" for one in found),
         }

@@ -47,7 +47,8 @@ class Cell:
         wall: of everything, evaluations too.
         diverged: the step at which training stopped making sense, or None.
         age: steps since the basis was found, at the end.
-        measures: the user's own at the end, by name, and of the earlier task as `old NAME`.
+        measures: at the end: `training loss` where arms are judged, the user's own by name, and those of the earlier
+            task as `old NAME`.
     """
 
     arm: str
@@ -129,6 +130,8 @@ def run_cell(
             if old is not None:
                 old_losses.append(None if diverged else _finite(loss_on(old.judging, model), math.inf))
     measures = {} if diverged else _measures(ground, old, model)
+    if split == "judging" and not diverged:
+        measures["training loss"] = loss_on(ground.training, model)
     return Cell(
         arm=name,
         seed=seed,

@@ -1,9 +1,9 @@
-"""The claims C1 to C6 over the built-in tasks: cells of task, optimizer and seed, and verdicts over them.
+"""The claims C1 to C7 over the built-in tasks: cells of task, optimizer and seed, and verdicts over them.
 
 Each cell is a recorded training and one `analyse`; what the verdicts need of it is kept as plain numbers in
 `cells/TASK-OPTIMIZER-SEED.json`, so a study goes on where it was stopped. The unit of replication is a task with an
 optimizer; seeds are nested in it. Thresholds stand in CLAIMS and were fixed before the study ran
-(docs/decisions/0011).
+(docs/decisions/0011 and 0014). C7 has cells of its own, `trials/TASK-OPTIMIZER-SEED.json`, of fewer tasks and seeds.
 """
 
 from __future__ import annotations
@@ -17,22 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
-from torch import nn
 
 from thalweg.analysis.nulls import holm
 from thalweg.errors import InputError, nearest
 from thalweg.measurement.base import Say, Settings
 from thalweg.recording.opening import open_run
-from thalweg.recording.watch import watch
 from thalweg.runs import finite, read_json, write_atomically
-from thalweg.task import Task
-from thalweg.tasks.characters import characters_task
-from thalweg.tasks.digits import digits_task, train
-from thalweg.tasks.lstm import lstm_task
-from thalweg.tasks.resnet import resnet_task
-from thalweg.tasks.tabular import tabular_task
+from thalweg.study.productive import STAGES, TASKS, run_trials
+from thalweg.study.trainings import OPTIMIZERS, QUICK, TRAININGS, record
 from thalweg.workflow import analyse
 
 LEVEL = 0.95
@@ -40,48 +33,6 @@ LEVEL = 0.95
 
 K = 10
 """Eigenpairs and components that the claims speak of."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """A task of the study.
-
-    Attributes:
-        make: from a seed to the task.
-        steps: of a training.
-        batch: samples of a step.
-        rates: learning rate of each optimizer.
-        seeds: how many in the whole study.
-    """
-
-    make: Callable[[int], Task]
-    steps: int
-    batch: int
-    rates: dict[str, float]
-    seeds: int = 5
-
-
-TRAININGS: dict[str, Training] = {
-    "digits": Training(lambda seed: digits_task(seed=seed), 900, 64, {"sgd": 0.1, "adamw": 1e-3}),
-    "tabular": Training(lambda seed: tabular_task(seed=seed), 900, 32, {"sgd": 0.02, "adamw": 2e-3}),
-    "lstm": Training(lambda seed: lstm_task(seed=seed), 900, 32, {"sgd": 0.5, "adamw": 3e-3}),
-    "resnet": Training(
-        lambda seed: resnet_task(samples=512, held_out=512, batch=128, seed=seed),
-        400,
-        32,
-        {"sgd": 0.05, "adamw": 2e-3},
-        3,
-    ),
-    "transformer": Training(lambda seed: characters_task(seed=seed), 400, 16, {"sgd": 0.1, "adamw": 1e-3}, 3),
-}
-
-OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
-    "sgd": lambda model, rate: torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9),
-    "adamw": lambda model, rate: torch.optim.AdamW(model.parameters(), lr=rate),
-}
-
-QUICK = ("digits", "tabular")
-"""Tasks of a quick study, with two seeds and a third of the steps."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +46,7 @@ class Claim:
         supported: the interval over units must lie above this.
         contradicted: or, for the opposite, below this.
         of: from a cell's numbers to the effect, None where it does not exist.
+        trial: whether its cells are those of trials.
     """
 
     name: str
@@ -103,6 +55,7 @@ class Claim:
     supported: float
     contradicted: float
     of: Callable[[dict[str, Any]], float | None]
+    trial: bool = False
 
 
 def _log2(ratio: float | None) -> float | None:
@@ -184,6 +137,19 @@ CLAIMS = (
         0.0,
         lambda cell: cell["depth_correlation"],
     ),
+    *(
+        Claim(
+            f"C7{stage[0]}",
+            f"tuning along high-curvature directions lowers the loss efficiently, {stage} in training",
+            "least lead of training in ten eigenvectors over matched controls and over full training in equal time, "
+            "as a share of the held-out loss at the start",
+            0.02,
+            0.0,
+            lambda cell, stage=stage: cell["trials"][stage]["least"],  # type: ignore[misc]
+            trial=True,
+        )
+        for stage in STAGES
+    ),
 )
 
 
@@ -224,6 +190,7 @@ def run_study(
     folder = Path(out) / ("quick" if quick else "cells")
     folder.mkdir(parents=True, exist_ok=True)
     wanted = list(cells(quick, tasks))
+    tried = _run_trials(Path(out), quick, tasks, say)
     for number, (name, optimizer, seed) in enumerate(wanted, 1):
         path = folder / f"{name}-{optimizer}-{seed}.json"
         if path.is_file():
@@ -232,9 +199,24 @@ def run_study(
             say(f"{number} of {len(wanted)}: {name}, {optimizer}, seed {seed}")
         cell = run_cell(name, optimizer, seed, folder / "run", quick)
         write_atomically(path, _json(cell))
-    board = scoreboard([read_json(path) for path in sorted(folder.glob("*-*-*.json"))])
+    board = scoreboard([read_json(path) for path in sorted(folder.glob("*-*-*.json"))], tried)
     write_atomically(Path(out) / ("quick.json" if quick else "scoreboard.json"), _json(board))
     return board
+
+
+def _run_trials(out: Path, quick: bool, tasks: Sequence[str] | None, say: Say | None) -> list[dict[str, Any]]:
+    """The cells of C7, those that are missing run."""
+    folder = out / ("quick-trials" if quick else "trials")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [cell for cell in cells(quick, tasks) if cell[0] in TASKS and cell[2] < (1 if quick else TASKS[cell[0]])]
+    for number, (name, optimizer, seed) in enumerate(wanted, 1):
+        path = folder / f"{name}-{optimizer}-{seed}.json"
+        if path.is_file():
+            continue
+        if say is not None:
+            say(f"trial {number} of {len(wanted)}: {name}, {optimizer}, seed {seed}")
+        write_atomically(path, _json(run_trials(name, optimizer, seed, folder / "run", quick)))
+    return [read_json(path) for path in sorted(folder.glob("*-*-*.json"))]
 
 
 def run_cell(name: str, optimizer: str, seed: int, scratch: Path, quick: bool = False) -> dict[str, Any]:
@@ -247,14 +229,7 @@ def run_cell(name: str, optimizer: str, seed: int, scratch: Path, quick: bool = 
         scratch: where the run is recorded; removed afterwards.
         quick: a third of the steps.
     """
-    training = TRAININGS[name]
-    task = training.make(seed)
-    steps = training.steps // 3 if quick else training.steps
-    stepper = OPTIMIZERS[optimizer](task.model, training.rates[optimizer])
-    samples = sum(len(batch[0]) for batch in task.train)
-    epochs = max(1, round(steps * training.batch / samples))
-    with watch(task.model, stepper, scratch, overwrite=True):
-        train(task, stepper, epochs, batch=training.batch, seed=seed)
+    task, steps = record(name, optimizer, seed, scratch, quick)
     try:
         settings = Settings(k=K, stages=1, components=(K,), seed=seed, noise_draws=0)
         held_out = task.problem(held_out=True) if task.held_out is not None else None
@@ -304,7 +279,7 @@ def numbers_of(result: dict[str, Any]) -> dict[str, Any]:
 # -- verdicts --------------------------------------------------------------------------------------------------
 
 
-def scoreboard(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def scoreboard(found: Sequence[dict[str, Any]], tried: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The verdict on every claim.
 
     A claim is *supported* if the 95 % interval (Student's t over units) lies above its threshold, *contradicted* if it
@@ -313,11 +288,12 @@ def scoreboard(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Args:
         found: numbers of the cells.
+        tried: numbers of the cells of C7.
     """
     rows = []
     for claim in CLAIMS:
         units: dict[tuple[str, str], list[float]] = {}
-        for cell in found:
+        for cell in tried if claim.trial else found:
             value = claim.of(cell)
             if value is not None and math.isfinite(value):
                 units.setdefault((cell["task"], cell["optimizer"]), []).append(value)
@@ -326,6 +302,8 @@ def scoreboard(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         row["p_holm"] = corrected
     return {
         "cells": len(found),
+        "trials": {f"{cell['task']} {cell['optimizer']} {cell['seed']}": cell["trials"] for cell in tried},
+        "trial_seconds": sum(cell["seconds"] for cell in tried),
         "level": LEVEL,
         "claims": rows,
         "products": sum(cell["products"] for cell in found),
