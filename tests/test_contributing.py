@@ -54,6 +54,13 @@ def test_add_an_operator(tmp_path: Path) -> None:
     assert used.returncode == 0, used.stdout + used.stderr
 
 
+def test_add_a_trial_arm(tmp_path: Path) -> None:
+    maker, use = recipe("Add a trial arm")
+    (tmp_path / "quiet.py").write_text(maker + use, encoding="utf-8")
+    done = run(tmp_path, "quiet.py")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_order_of_the_house_is_told_as_it_is() -> None:
     from tests.test_house import ORDER
 

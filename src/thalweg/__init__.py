@@ -54,6 +54,8 @@ from thalweg.space import ParameterSpace
 from thalweg.tables import Table
 from thalweg.task import Task
 from thalweg.trials.arms import Way, arm
+from thalweg.trials.compression import compression, compression_orders
+from thalweg.trials.lines import line_steps
 from thalweg.trials.run import TrialResult, load_trial, trial
 from thalweg.version import __version__
 from thalweg.workflow import analyse
@@ -122,6 +124,8 @@ __all__ = [
     "__version__",
     "analyse",
     "arm",
+    "compression",
+    "compression_orders",
     "drift",
     "drift_scan",
     "eigenpairs",
@@ -132,6 +136,7 @@ __all__ = [
     "holm",
     "layer_matched_directions",
     "layer_spectra",
+    "line_steps",
     "load_trial",
     "matrix_operator",
     "open_run",

@@ -26,8 +26,8 @@ The unit is a task with an optimizer; seeds are averaged within it. A claim is *
 units lies above its threshold, **contradicted** if it lies below the other one, and there is **no evidence** otherwise,
 or with fewer than three units. The thresholds were fixed before the study ran (decisions 0011 and 0014); p is one-sided
 against the first one, corrected by Holm over all claims. C7 has cells of its own: trials at three stages of a training.
-In the picture: discs SGD, triangles AdamW, the mean with its interval below, a line where support begins and a dashed one
-where contradiction does."""
+In the picture: discs SGD, triangles AdamW, the mean with its interval below, a line where support begins and a dashed
+one where contradiction does."""
 
 
 def write_page(board: Mapping[str, Any], folder: Path, name: str, command: str) -> list[Path]:
@@ -105,8 +105,8 @@ def trial_lines(tried: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "",
         "## The trials of C7",
         "",
-        "By how much a hundred steps lowered the loss: training, then held-out, as shares of what it was. Negative is a "
-        "rise.",
+        "By how much a hundred steps lowered the loss: training, then held-out, as shares of what it was. Negative is "
+        "a rise.",
         "",
         f"| cell | stage | {' | '.join(heads)} | verdict |",
         f"|---|---|{'---|' * len(arms)}---|",
