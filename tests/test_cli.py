@@ -118,7 +118,7 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 
 def test_a_short_demo_from_nothing(tmp_path: Path) -> None:
-    done = thalweg("demo", "--out", "demo", "--epochs", "3", "--json", cwd=tmp_path)
+    done = thalweg("demo", "--out", "demo", "--epochs", "3", "--no-trial", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["run"]["parameters"] == 17_226

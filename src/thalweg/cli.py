@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from thalweg.errors import ThalwegError
 from thalweg.show.folders import export_summary, import_summary, inspection_text, shown
-from thalweg.show.trial_text import plan_text, trial_text
+from thalweg.show.trial_text import plan_text, trial_text, verdict_line
 from thalweg.tables import Table
 from thalweg.tasks.loading import load_task, parse_settings
 from thalweg.version import __version__
@@ -66,15 +66,19 @@ def demo(
     out: Annotated[Path, typer.Option(help="The run folder; a run that is there is replaced.")] = Path("runs/demo"),
     seed: Seed = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.", min=1)] = 40,
+    tried: Annotated[bool, typer.Option("--trial/--no-trial", help="Whether to try what was found.")] = True,
     lang: Languages = "en,ja",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a small network on real data, record and analyse it, write the report."""
+    """Train a small network on real data, record and analyse it, try what was found, write the report."""
     from thalweg.demo import demo as run_demo
+    from thalweg.demo import try_out
     from thalweg.show.report import report as write_report
 
     result = run_demo(out, seed, epochs, _speaker(quiet), progress=_shows(quiet))
+    if tried:
+        result = {**result, "trial": dict(try_out(out, seed, _speaker(quiet)).data)}
     files = write_report(out, lang.split(","))
     _print(result, files, as_json)
 
@@ -338,7 +342,7 @@ def summary(result: dict[str, Any]) -> str:
             str(Table.of(best)),
             "",
             drift_text(result["drift"]),
-            f"updates and curvature: {result['verdict']['word']}; whether working along them pays is untested",
+            f"updates and curvature: {result['verdict']['word']}; {verdict_line(result.get('trial'))}",
             f"{result['cost']['products']} products, {result['cost']['seconds']['total']:.1f} s",
         ]
     )

@@ -1,4 +1,4 @@
-"""The whole way in: train a small network on real data, record it, analyse it."""
+"""The whole way in: train a small network on real data, record it, analyse it, and try what was found."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any
 from thalweg.measurement.base import Say, Settings
 from thalweg.recording import open_run, watch
 from thalweg.tasks.digits import digits_task, train
+from thalweg.trials.run import TrialResult, trial
 from thalweg.workflow import analyse
 
 EPOCHS = 40
+
+ARMS = ("eigenvectors:10", "layers:top:1")
+STEPS, SEEDS, PILOT_SEEDS = 60, 7, 2
+"""Of the trial: short, so that the way in stays under a minute."""
 
 
 def demo(
@@ -51,4 +56,32 @@ def demo(
         command=command,
         say=say,
         progress=progress,
+    )
+
+
+def try_out(folder: str | Path, seed: int = 0, say: Say | None = None) -> TrialResult:
+    """A short trial on the demo's run, kept in its folder: do the stiffest directions, or one layer, pay?
+
+    Args:
+        folder: the run that `demo` made.
+        seed: as given to `demo`.
+        say: called with a line for each part as it begins.
+
+    Raises:
+        RunError: if the folder is no run.
+    """
+    command = (
+        f"thalweg trial {folder} --task thalweg.tasks.digits:digits_task --set seed={seed} --seed {seed} "
+        f"--arms {','.join(ARMS)} --steps {STEPS} --seeds {SEEDS} --yes"
+    )
+    return trial(
+        digits_task(seed=seed),
+        ARMS,
+        run=folder,
+        steps=STEPS,
+        seeds=SEEDS,
+        pilot_seeds=PILOT_SEEDS,
+        seed=seed,
+        command=command,
+        say=say,
     )

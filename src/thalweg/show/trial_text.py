@@ -73,6 +73,15 @@ def trial_text(data: Mapping[str, Any]) -> str:
     return "\n".join(map(shown, "\n".join(lines).splitlines()))
 
 
+def verdict_line(data: Mapping[str, Any] | None) -> str:
+    """What a trial decided, in half a line."""
+    judged = (data or {}).get("stages", {}).get((data or {}).get("stage"))
+    if not judged:
+        return "whether working along them pays is untested"
+    words = ", ".join(f"{one['arm']} {one['word']}" for one in judged["verdicts"])
+    return f"a trial on {len(judged['seeds'])} seeds says: {words}"
+
+
 def percent(share: float | None) -> str:
     """A share of the start's loss."""
     return "–" if share is None else f"{share:.2%}"
