@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thalweg.operators.base import matrix_operator
-from thalweg.progress import Countdown, Progress, describe, shown
+from thalweg.progress import Countdown, Progress, counting, describe, share_done, shown
 from thalweg.solvers.density import spectral_density
 from thalweg.solvers.lanczos import eigenpairs
 from thalweg.solvers.trace import trace
@@ -89,3 +89,18 @@ def test_the_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
     with shown(False, "") as tell:
         assert tell is None
+
+
+def test_how_much_of_a_part_is_done() -> None:
+    assert share_done(0, 8, 5.0) == "0 of 8"
+    assert share_done(2, 8, 5.0) == "2 of 8, about 15 s left"
+    with counting("trial", shown=False) as tell:
+        tell(1, 2)
+
+
+def test_counting_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with counting("trial") as tell:
+        tell(0, 4)
+        tell(2, 4)
+    found = capsys.readouterr()
+    assert found.out == ""

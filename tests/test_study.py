@@ -94,6 +94,25 @@ def test_the_published_verdicts_follow_from_the_published_cells() -> None:
         assert f"{low:.3g} to {high:.3g}" in line
 
 
+def test_the_published_verdicts_on_c7_follow_from_the_published_trials() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    kept = [json.loads(path.read_text()) for path in sorted((docs / "study" / "trials").glob("*.json"))]
+    page = (docs / "study.md").read_text()
+    for stage in ("early", "middle", "late"):
+        units: dict[str, list[float]] = {}
+        for c in kept:
+            trial = c["trials"][stage]
+            rivals = ("random:10", "eigenvectors:10/layer_matched", "eigenvectors:10/gradient_matched")
+            least = min(trial["leads"][name] for name in (*rivals, "full in equal time"))
+            units.setdefault(f"{c['task']}/{c['optimizer']}", []).append(least)
+        means = np.array([np.mean(values) for values in units.values()])
+        low, high = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
+        verdict = "supported" if low > 0.02 else "contradicted" if high < 0 else "no evidence"
+        line = next(line for line in page.splitlines() if line.startswith(f"| **C7{stage[0]}** "))
+        assert f"**{verdict}**" in line
+        assert f"{low:.3g} to {high:.3g}" in line
+
+
 def test_the_expected_words(found: list[dict[str, object]]) -> None:
     board = {row["claim"]: row["verdict"] for row in scoreboard(found)["claims"]}
     assert board == {

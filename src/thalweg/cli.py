@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
 from thalweg.errors import ThalwegError
 from thalweg.show.folders import export_summary, import_summary, inspection_text, shown
@@ -127,17 +127,14 @@ def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, q
     _print(open_run(run).load("analysis"), files, as_json)
 
 
-class _RunFirst(TyperGroup):
-    """`thalweg trial RUN` is `thalweg trial start RUN`."""
+class _PlanFirst(TyperCommand):
+    """`thalweg trial plan RUN` is `thalweg trial RUN --stage pilot`."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
-        if arguments and arguments[0] not in (*self.commands, "--help"):
-            arguments = ["start", *arguments]
+        if arguments[:1] == ["plan"]:
+            arguments = [*arguments[1:], "--stage", "pilot"]
         return super().parse_args(context, arguments)
 
-
-trials = typer.Typer(cls=_RunFirst, no_args_is_help=True, help="Test by A/B whether working along directions pays.")
-app.add_typer(trials, name="trial")
 
 UserTask = Annotated[str, typer.Option(help="Your task: module:function or path/to/file.py:function.")]
 Setting = Annotated[list[str] | None, typer.Option("--set", help="key=value for the task's function.")]
@@ -149,6 +146,8 @@ Samples = Annotated[int, typer.Option("--batch", help="Samples of a training ste
 Effect = Annotated[float, typer.Option(help="Smallest effect worth having, as a share of the start's held-out loss.")]
 Incumbent = Annotated[str, typer.Option(help="The arm that you would use otherwise.")]
 Asked = Annotated[str, typer.Option(help="better: than the incumbent in equal time; 'as good': at a saving.")]
+Margin = Annotated[float, typer.Option(help="For 'as good': how much worse, as a share of the start's loss.")]
+Saving = Annotated[float, typer.Option(help="For 'as good': the least share of the incumbent's time saved.")]
 State = Annotated[str, typer.Option(help="The optimizer's state at the start: fresh or carried.")]
 Refresh = Annotated[int | None, typer.Option(help="Find bases again every so many steps.")]
 Budget = Annotated[float | None, typer.Option(help="Seconds that the confirmation may take.")]
@@ -157,64 +156,42 @@ LastStage = Annotated[str, typer.Option(help="The last stage to run: pilot, conf
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on after the pilot without being asked.")]
 
 
-@trials.command("start")
-def trial_run(
+@app.command("trial", cls=_PlanFirst)
+def trial_command(
     run: RunFolder, task: UserTask, setting: Setting = None, arms: Arms = None, seeds: Seeds = 8, steps: Steps = 200,
     step: Step = None, batch: Samples = 64, minimum_effect: Effect = 0.02, incumbent: Incumbent = "full",
-    question: Asked = "better", state: State = "fresh", refresh: Refresh = None, budget: Budget = None,
-    old: OldTask = None, stage: LastStage = "confirm", seed: Seed = 0, yes: Yes = False, as_json: AsJson = False,
-    quiet: Quiet = False,
+    question: Asked = "better", margin: Margin = 0.02, saving: Saving = 0.2, state: State = "fresh",
+    refresh: Refresh = None, budget: Budget = None, old: OldTask = None, stage: LastStage = "confirm", seed: Seed = 0,
+    yes: Yes = False, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Plan, pilot, then confirm on fresh seeds; what was run is kept and not run again."""
-    asked: dict[str, Any] = {
-        "setting": setting, "arms": arms, "seeds": seeds, "steps": steps, "step": step, "batch": batch, "state": state,
-        "minimum_effect": minimum_effect, "incumbent": incumbent, "question": question, "refresh": refresh,
-        "budget": budget, "old": old, "seed": seed,
-    }  # fmt: skip
-    if stage != "pilot" and not yes:
-        found = _trial(run, task, "pilot", quiet, **asked)
+    """Test by A/B whether working along directions pays; `thalweg trial plan RUN` says what that costs.
+
+    Plans, pilots, then confirms on fresh seeds; what was run is kept and not run again.
+    """
+    from thalweg.progress import counting
+    from thalweg.trials.run import TrialResult, trial
+
+    loaded = load_task(task, parse_settings(setting or []))
+    before = None if old is None else load_task(old)
+    names = None if arms is None else [name.strip() for name in arms.split(",")]
+
+    def up_to(last: Any) -> TrialResult:
+        with counting("trial", _shows(quiet)) as tell:
+            return trial(
+                loaded, names, run=run, stage=last, step=step, batch=batch, state=state, seed=seed, old=before,
+                budget=budget, command=_command(), say=_speaker(quiet), tell=tell, seeds=seeds, steps=steps,
+                minimum_effect=minimum_effect, incumbent=incumbent, question=question, margin=margin, saving=saving,
+                refresh=refresh,
+            )  # fmt: skip
+
+    found = up_to("pilot" if not yes else stage)
+    if stage != "pilot" and not yes and found.data["next"]["affordable"]:
         print(plan_text(found.data), file=sys.stderr)
-        if not found.data["next"]["affordable"]:
-            _show(dict(found.data), as_json, trial_text)
-            return
         if not sys.stdin.isatty() or not typer.confirm("go on?", err=True):
             print("thalweg: the pilot is done and kept; go on with --yes", file=sys.stderr)
             raise typer.Exit(2)
-    _show(dict(_trial(run, task, stage, quiet, **asked).data), as_json, trial_text)
-
-
-@trials.command("plan")
-def trial_plan(
-    run: RunFolder, task: UserTask, setting: Setting = None, arms: Arms = None, seeds: Seeds = 8, steps: Steps = 200,
-    step: Step = None, batch: Samples = 64, minimum_effect: Effect = 0.02, incumbent: Incumbent = "full",
-    question: Asked = "better", state: State = "fresh", refresh: Refresh = None, budget: Budget = None,
-    old: OldTask = None, seed: Seed = 0, as_json: AsJson = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Write the plan and run its pilot: step sizes, power, and what confirming costs."""
-    found = _trial(
-        run, task, "pilot", quiet, setting=setting, arms=arms, seeds=seeds, steps=steps, step=step, batch=batch,
-        minimum_effect=minimum_effect, incumbent=incumbent, question=question, state=state, refresh=refresh,
-        budget=budget, old=old, seed=seed,
-    )  # fmt: skip
-    _show(dict(found.data), as_json, plan_text)
-
-
-def _trial(
-    run: Path, task: str, stage: str, quiet: bool, setting: list[str] | None, arms: str | None, old: str | None,
-    **settings: Any,
-) -> Any:  # fmt: skip
-    from thalweg.trials.run import trial
-
-    return trial(
-        load_task(task, parse_settings(setting or [])),
-        None if arms is None else [name.strip() for name in arms.split(",")],
-        run=run,
-        stage=stage,  # type: ignore[arg-type]
-        old=None if old is None else load_task(old),
-        command=_command(),
-        say=_speaker(quiet),
-        **settings,
-    )
+        found = up_to(stage)
+    _show(dict(found.data), as_json, trial_text)
 
 
 @app.command()

@@ -110,3 +110,34 @@ def describe(event: Progress, left: float | None) -> str:
     if left is not None:
         parts.append(f"about {left:.0f} s left")
     return ", ".join(parts)
+
+
+@contextmanager
+def counting(label: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A line on standard error that says how many units of a part are done and how long the rest will take.
+
+    Args:
+        label: what is counted.
+        shown: whether there is such a line at all.
+    """
+    if not shown:
+        yield lambda done, planned: None
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    with Status(label, console=Console(stderr=True)) as status:
+        begun = [time.monotonic()]
+
+        def tell(done: int, planned: int) -> None:
+            if not done:
+                begun[0] = time.monotonic()
+            status.update(f"{label}: {share_done(done, planned, time.monotonic() - begun[0])}")
+
+        yield tell
+
+
+def share_done(done: int, planned: int, seconds: float) -> str:
+    """How many are done, and about how long the rest takes at the same pace."""
+    left = f", about {seconds / done * (planned - done):.0f} s left" if done else ""
+    return f"{done} of {planned}{left}"

@@ -9,6 +9,8 @@ TEXTS = {
     "{seeds} fresh seeds. Step sizes were tuned for each arm on one half of the held-out data; it was judged on the "
     "other.",
     "trial.started": "The arms began after step {step} of this run; components come from steps {first} to {last}.",
+    "trial.kept": "What an arm is restricted to was found at its start and kept for all its steps.",
+    "trial.refreshed": "What an arm is restricted to was found again every {refresh} steps where it can be.",
     "trial.pilot_only": "Only the pilot has run, so nothing is decided. The planned {seeds} seeds would find an effect "
     "of {effect} of the loss with a chance of at least {power}.",
     "trial.invest": "{arm}: invest. It lowered the held-out loss further than every matched control and than "

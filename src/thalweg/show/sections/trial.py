@@ -32,6 +32,8 @@ def trial(analysis: Mapping[str, Any], words: Words) -> Section:
     lead = [words("trial.design", **{key: count(plan[key]) for key in ("steps", "batch", "seeds")})]
     if data.get("step") is not None:
         lead.append(words("trial.started", step=count(data["step"]), **span(data.get("window"))))
+    refresh = plan.get("refresh")
+    lead.append(words("trial.refreshed", refresh=count(refresh)) if refresh else words("trial.kept"))
     judged = data["stages"].get(data["stage"])
     if judged is None:
         power = percent(data["next"]["power"])
