@@ -91,7 +91,7 @@ def covered(key: Sequence[int]) -> list[bool]:
     found = []
     few, many = plan.stage_seeds("confirm"), tuple(range(500_000, 500_000 + FRESH))
     cells = {
-        (name, seed): stages._cell("confirm", name, seed, stages.tuned[name].factor, "judging")
+        (name, seed): stages.cell("confirm", name, seed, stages.tuned[name].factor, "judging")
         for name in plan.names
         for seed in (*few, *many)
     }

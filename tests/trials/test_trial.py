@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +144,25 @@ def test_the_lowest_point_of_three_losses() -> None:
     assert lowest(factors, [2.0, 1.0, float("inf")]) == 1.0
 
 
-def test_carried_and_fresh_optimizer_state(tmp_path: Path) -> None:
-    task = digits_task(hidden=(16,))
-    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
+OPTIMIZERS: dict[str, Any] = {
+    "momentum_buffer": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+    "exp_avg exp_avg_sq step": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("keys", OPTIMIZERS)
+def test_carried_and_fresh_optimizer_state(tmp_path: Path, keys: str) -> None:
+    task = replace(digits_task(hidden=(16,)), optimizer=OPTIMIZERS[keys])
+    optimizer = OPTIMIZERS[keys](task.model)
     with tw.watch(task.model, optimizer, tmp_path / "a", segment_rows=8):
         train(task, optimizer, epochs=3)
     run = tw.open_run(tmp_path / "a").trajectory
-    fresh = make_ground(digits_task(hidden=(16,)), run)
-    carried = make_ground(digits_task(hidden=(16,)), run, carried=True)
+    fresh = make_ground(task, run)
+    carried = make_ground(task, run, carried=True)
     assert not fresh.state
     assert carried.state_step is not None
     assert 40 < carried.state_step < 69
-    assert {key for state in carried.state.values() for key in state} == {"momentum_buffer"}
+    assert {key for state in carried.state.values() for key in state} == set(keys.split())
     losses = [run_cell(ground, "full", 1, 1.0, (1,), "judging").loss for ground in (fresh, carried)]
     assert losses[0] != losses[1]
 

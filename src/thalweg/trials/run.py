@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ from typing import Any
 from thalweg.errors import InputError, RunError
 from thalweg.recording.opening import open_run
 from thalweg.recording.trajectory import Trajectory
-from thalweg.runs import Run, finite, read_json
+from thalweg.runs import Run, finite, read_json, write_atomically
 from thalweg.tables import Table
 from thalweg.task import Task
 from thalweg.trials.cells import CellStore
@@ -234,10 +235,6 @@ def _keep_plan(plan: Plan, folder: Path | None) -> None:
     """Write the plan before anything runs; a folder that holds another plan is refused."""
     if folder is None:
         return
-    import json
-
-    from thalweg.runs import write_atomically
-
     path = folder / "plan.json"
     if path.is_file():
         there = read_json(path).get("hash")

@@ -147,11 +147,21 @@ class Stages:
 
     def _end(self, stage: Stage, name: str, seed: int, factor: float) -> float | None:
         """The loss on the tuning half after the last step, and nowhere else."""
-        return self._cell(stage, name, seed, factor, "tuning", self.plan.marks(stage)[-1:]).loss
+        return self.cell(stage, name, seed, factor, "tuning", self.plan.marks(stage)[-1:]).loss
 
-    def _cell(
+    def cell(
         self, stage: Stage, name: str, seed: int, factor: float, split: Split, marks: tuple[int, ...] = ()
     ) -> Cell:
+        """One training, run if it is not known yet.
+
+        Args:
+            stage: whose number of steps it has.
+            name: of the arm or control.
+            seed: of batches and draws.
+            factor: of the learning rates.
+            split: what it is evaluated on.
+            marks: after which steps; the stage's unless given.
+        """
         marks = marks or self.plan.marks(stage)
         return self.store.get(
             (name, seed, factor, split, marks),
@@ -168,7 +178,7 @@ class Stages:
         for number, name in enumerate(names):
             self.tell(number, len(names))
             for seed in seeds:
-                cells[name, seed] = self._cell("pilot", name, seed, self.factor("pilot", name, seed), "tuning")
+                cells[name, seed] = self.cell("pilot", name, seed, self.factor("pilot", name, seed), "tuning")
         return tuple(self._piloted(cells, name, seeds) for name in self.plan.arms)
 
     def _piloted(self, cells: Cells, name: str, seeds: Sequence[int]) -> Pilot:
@@ -204,7 +214,7 @@ class Stages:
         for number, seed in enumerate(seeds):
             self.tell(number, len(seeds))
             for name in plan.names_of(alive):
-                cells[name, seed] = self._cell(stage, name, seed, self.factor(stage, name, seed), "judging")
+                cells[name, seed] = self.cell(stage, name, seed, self.factor(stage, name, seed), "judging")
             for name in alive:
                 done[name].append(seed)
             if number + 1 == half < len(seeds) and plan.futility > 0:
