@@ -36,7 +36,7 @@ PARTS = ("nothing", "least", "planted", "coverage")
 
 SETTINGS: dict[str, Any] = {"steps": 20, "batch": 5, "seeds": 8}
 
-FRESH = 200
+FRESH = 100
 """Seeds that stand for the truth."""
 
 
