@@ -140,6 +140,7 @@ UserTask = Annotated[str, typer.Option(help="Your task: module:function or path/
 Setting = Annotated[list[str] | None, typer.Option("--set", help="key=value for the task's function.")]
 Arms = Annotated[str | None, typer.Option(help="With commas: updates:10,eigenvectors:10,layers:top:2 and so on.")]
 Seeds = Annotated[int, typer.Option(help="Replicates that judge.")]
+PilotSeeds = Annotated[int, typer.Option(help="Replicates of the pilot.")]
 Steps = Annotated[int, typer.Option(help="Steps of each training.")]
 Step = Annotated[int | None, typer.Option(help="The run's step after which the arms begin; the last.")]
 Samples = Annotated[int, typer.Option("--batch", help="Samples of a training step.")]
@@ -161,7 +162,8 @@ def trial_command(
     run: RunFolder, task: UserTask, setting: Setting = None, arms: Arms = None, seeds: Seeds = 8, steps: Steps = 200,
     step: Step = None, batch: Samples = 64, minimum_effect: Effect = 0.02, incumbent: Incumbent = "full",
     question: Asked = "better", margin: Margin = 0.02, saving: Saving = 0.2, state: State = "fresh",
-    refresh: Refresh = None, budget: Budget = None, old: OldTask = None, stage: LastStage = "confirm", seed: Seed = 0,
+    pilot_seeds: PilotSeeds = 4, refresh: Refresh = None, budget: Budget = None, old: OldTask = None,
+    stage: LastStage = "confirm", seed: Seed = 0,
     yes: Yes = False, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Test by A/B whether working along directions pays; `thalweg trial plan RUN` says what that costs.
@@ -181,7 +183,7 @@ def trial_command(
                 loaded, names, run=run, stage=last, step=step, batch=batch, state=state, seed=seed, old=before,
                 budget=budget, command=_command(), say=_speaker(quiet), tell=tell, seeds=seeds, steps=steps,
                 minimum_effect=minimum_effect, incumbent=incumbent, question=question, margin=margin, saving=saving,
-                refresh=refresh,
+                refresh=refresh, pilot_seeds=pilot_seeds,
             )  # fmt: skip
 
     found = up_to("pilot" if not yes else stage)
@@ -315,7 +317,7 @@ def summary(result: dict[str, Any]) -> str:
             "",
             str(Table.of(orders)),
             "",
-            f"largest predicted gains of one step, of {len(result['directions'])} directions; productive: untested",
+            f"largest predicted gains of one step, of {len(result['directions'])} directions",
             str(Table.of(best)),
             "",
             drift_text(result["drift"]),

@@ -72,7 +72,7 @@ def try_out(folder: str | Path, seed: int = 0, say: Say | None = None) -> TrialR
     """
     command = (
         f"thalweg trial {folder} --task thalweg.tasks.digits:digits_task --set seed={seed} --seed {seed} "
-        f"--arms {','.join(ARMS)} --steps {STEPS} --seeds {SEEDS} --yes"
+        f"--arms {','.join(ARMS)} --steps {STEPS} --seeds {SEEDS} --pilot-seeds {PILOT_SEEDS} --yes"
     )
     return trial(
         digits_task(seed=seed),

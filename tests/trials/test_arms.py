@@ -169,11 +169,14 @@ def test_somebody_elses_arm(ground: Ground) -> None:
     [
         ("update:10", "no arm 'update'; the nearest are 'updates'"),
         ("updates:1:2:3", "write updates:k"),
-        ("updates:0", "k=0"),
+        ("updates:0", "updates: 0 is no number"),
         ("drift:2", "one direction"),
         ("layers:top:9", "between 1 and all but one"),
         ("layers:nothing*", "matches no layer"),
         ("scale:eigenvectors:2:-1", "not negative"),
+        ("eigenvectors:x", "'x' is no number"),
+        ("layers:top:x", "'x' is no number"),
+        ("compress:cheap:1:x", "bits from 2 to 32"),
         ("updates:2/twin", "no control 'twin'"),
     ],
 )

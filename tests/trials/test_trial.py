@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,15 +17,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import thalweg as tw
 from tests.trials import planted
 from tests.trials.planted import regression
+from thalweg.cli import app
+from thalweg.demo import try_out
 from thalweg.tasks.digits import digits_task, train
 from thalweg.trials.cells import CellStore
 from thalweg.trials.ground import Samples, make_ground, refuse_overlap
 from thalweg.trials.plan import Plan, make_plan
-from thalweg.trials.run import load_trial, trial
+from thalweg.trials.run import TrialResult, load_trial, trial
 from thalweg.trials.stages import Stages, lowest
 from thalweg.trials.training import Cell, run_cell
 from thalweg.trials.verdict import differences, hopeless, verdicts
@@ -292,7 +296,9 @@ def test_a_plan_that_cannot_answer_is_refused() -> None:
         trial(task, ["known:x"], incumbent="known:x")
     with pytest.raises(tw.InputError, match="at least three positive factors"):
         trial(task, ["known:x"], grid=(1.0, 0.1, 3.0))
-    with pytest.raises(tw.InputError, match="wombat"):
+    with pytest.raises(tw.InputError, match="minimum_effect=-1"):
+        trial(task, ["known:x"], minimum_effect=-1)
+    with pytest.raises(tw.InputError, match="no setting 'wombat'"):
         trial(task, ["known:x"], wombat=1)
     with pytest.raises(tw.InputError, match="training never saw"):
         trial(tw.Task(task.model, task.loss, task.train, None, task.optimizer))
@@ -308,6 +314,38 @@ def test_a_budget_that_cannot_reach_the_power_ends_with_the_pilot() -> None:
     assert found.stage == "pilot"
     assert found.verdict == {}
     assert not found.data["next"]["affordable"]
+
+
+def test_what_a_stage_costs_is_counted_in_all_its_trainings() -> None:
+    task, planted.BASES["x"] = regression(3)
+    ground = make_ground(task, batch=10)
+    stages = Stages(
+        make_plan(ground, ["known:x"], futility=0.0, **{k: v for k, v in SMALL.items() if k != "batch"}),
+        ground,
+        CellStore(),
+    )
+    stages.pilot()
+    before = len(stages.store.cells)
+    stages.judge("confirm")
+    assert len(stages.store.cells) - before == stages.trainings("confirm") * len(stages.plan.names)
+
+
+def test_the_command_of_the_demo_s_trial_makes_that_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the demo asks for, and what its command line asks for."""
+    asked: list[dict[str, Any]] = []
+
+    def heard(task: tw.Task, arms: Any, **settings: Any) -> TrialResult:
+        asked.append({"arms": list(arms), "run": str(settings.pop("run")), **settings})
+        return TrialResult({"stage": "pilot", "stages": {}, "next": {"affordable": True}})
+
+    monkeypatch.setattr("thalweg.demo.trial", heard)
+    monkeypatch.setattr("thalweg.trials.run.trial", heard)
+    monkeypatch.setattr("thalweg.cli.trial_text", lambda data: "")
+    try_out("runs/x", seed=3)
+    done = CliRunner().invoke(app, shlex.split(asked[0]["command"])[1:], catch_exceptions=False)
+    assert done.exit_code == 0
+    for key in ("arms", "run", "steps", "seeds", "pilot_seeds", "seed"):
+        assert asked[1][key] == asked[0][key], key
 
 
 def test_the_hash_is_that_of_everything_that_was_decided() -> None:

@@ -188,34 +188,31 @@ def run_study(
         InputError: for a task that there is not, or where a task's data is missing.
     """
     folder = Path(out) / ("quick" if quick else "cells")
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = list(cells(quick, tasks))
-    tried = _run_trials(Path(out), quick, tasks, say)
-    for number, (name, optimizer, seed) in enumerate(wanted, 1):
-        path = folder / f"{name}-{optimizer}-{seed}.json"
-        if path.is_file():
-            continue
-        if say is not None:
-            say(f"{number} of {len(wanted)}: {name}, {optimizer}, seed {seed}")
-        cell = run_cell(name, optimizer, seed, folder / "run", quick)
-        write_atomically(path, _json(cell))
-    board = scoreboard([read_json(path) for path in sorted(folder.glob("*-*-*.json"))], tried)
+    short = [cell for cell in wanted if cell[2] < (1 if quick else TASKS.get(cell[0], 0)) and cell[0] in TASKS]
+    tried = _filled(Path(out) / ("quick-trials" if quick else "trials"), short, run_trials, quick, say, "trial ")
+    board = scoreboard(_filled(folder, wanted, run_cell, quick, say), tried)
     write_atomically(Path(out) / ("quick.json" if quick else "scoreboard.json"), _json(board))
     return board
 
 
-def _run_trials(out: Path, quick: bool, tasks: Sequence[str] | None, say: Say | None) -> list[dict[str, Any]]:
-    """The cells of C7, those that are missing run."""
-    folder = out / ("quick-trials" if quick else "trials")
+def _filled(
+    folder: Path,
+    wanted: Sequence[tuple[str, str, int]],
+    run: Callable[[str, str, int, Path, bool], dict[str, Any]],
+    quick: bool,
+    say: Say | None,
+    what: str = "",
+) -> list[dict[str, Any]]:
+    """All cells of a folder, those of the wanted that are missing run."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in cells(quick, tasks) if cell[0] in TASKS and cell[2] < (1 if quick else TASKS[cell[0]])]
     for number, (name, optimizer, seed) in enumerate(wanted, 1):
         path = folder / f"{name}-{optimizer}-{seed}.json"
         if path.is_file():
             continue
         if say is not None:
-            say(f"trial {number} of {len(wanted)}: {name}, {optimizer}, seed {seed}")
-        write_atomically(path, _json(run_trials(name, optimizer, seed, folder / "run", quick)))
+            say(f"{what}{number} of {len(wanted)}: {name}, {optimizer}, seed {seed}")
+        write_atomically(path, _json(run(name, optimizer, seed, folder / "run", quick)))
     return [read_json(path) for path in sorted(folder.glob("*-*-*.json"))]
 
 

@@ -188,7 +188,7 @@ def full(ground: Ground, draw: torch.Generator) -> Way:
 @arm("random")
 def random(ground: Ground, draw: torch.Generator, k: int = 10) -> Way:
     """Train in k random directions, drawn anew for each replicate."""
-    return Way(random_directions(ground.training.space, k, draw, ground.start.dtype))
+    return Way(random_directions(ground.training.space, _whole(k, "random"), draw, ground.start.dtype))
 
 
 def _basis_arm(source: str) -> Maker:
@@ -199,7 +199,7 @@ def _basis_arm(source: str) -> Maker:
             def again(weights: Tensor) -> Directions:
                 return orthonormal(BASES[source](ground.moved(weights), k))
 
-        return Way(ground.directions(source, k), again=again)
+        return Way(ground.directions(source, _whole(k, source)), again=again)
 
     maker.__doc__ = f"Train in the span of k {source}."
     return maker
@@ -222,9 +222,15 @@ def scale(ground: Ground, draw: torch.Generator, source: str, k: int = 10, facto
     Raises:
         InputError: for a factor below zero.
     """
-    if not factor >= 0:
+    if not isinstance(factor, (int, float)) or not factor >= 0:
         raise InputError(f"scale: the factor is {factor!r}; give a number that is not negative")
     return replace(_inner(ground, draw, source, k), scale=float(factor))
+
+
+def _whole(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}: {value!r} is no number of directions or layers; give a whole number from 1 on")
+    return value
 
 
 def _inner(ground: Ground, draw: torch.Generator, source: str, k: int) -> Way:
@@ -243,7 +249,7 @@ def layers(ground: Ground, draw: torch.Generator, which: str, k: int = 1) -> Way
     names = ordered_layers(ground, which, draw)
     if which not in ORDERS:
         return Way(layers=names)
-    if not 1 <= k < len(names):
+    if not 1 <= _whole(k, f"layers:{which}") < len(names):
         raise InputError(f"layers:{which}:{k}: the model has {len(names)} layers; train between 1 and all but one")
     return Way(layers=names[:k])
 
@@ -263,8 +269,7 @@ def extrapolate(ground: Ground, draw: torch.Generator, steps: int = 100) -> Way:
     """
     if ground.trajectory is None or ground.window is None:
         raise InputError("the drift is extrapolated from a recorded run; give one")
-    if steps < 1:
-        raise InputError(f"extrapolate:{steps}: give a number of steps")
+    _whole(steps, "extrapolate")
     start, stop = ground.window
     before = ground.trajectory.weights(start - 1).to(ground.start)
     direction = ground.directions("drift", 1).vectors[0].to(ground.start)

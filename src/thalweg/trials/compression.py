@@ -43,7 +43,7 @@ def truncated(tensor: Tensor, share: float) -> Tensor:
 
 def check_compression(to: float) -> None:
     """Raise an InputError unless `to` is a number of bits from 2 on, or a share of the rank between 0 and 1."""
-    if not (0 < to < 1 or (float(to).is_integer() and 2 <= to <= 32)):
+    if not isinstance(to, (int, float)) or not (0 < to < 1 or (float(to).is_integer() and 2 <= to <= 32)):
         raise InputError(f"compress to {to!r}: give bits from 2 to 32, or a share of the rank between 0 and 1")
 
 

@@ -97,10 +97,7 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         """Every arm and control, each once, the incumbent first."""
-        found = [self.incumbent]
-        for name in self.arms:
-            found += [name, *self.controls[name], *([self.complements[name]] if name in self.complements else [])]
-        return tuple(dict.fromkeys(found))
+        return self.names_of(self.arms)
 
     def names_of(self, arms: Sequence[str]) -> tuple[str, ...]:
         """Those that some of the arms need, the incumbent first."""
@@ -195,6 +192,11 @@ def check(plan: Plan) -> None:
         raise InputError(f"steps={plan.steps}: a training has at least one step")
     if plan.refresh is not None and plan.refresh < 1:
         raise InputError(f"refresh={plan.refresh}: give a number of steps, or None to keep the basis")
+    if not plan.minimum_effect > 0 or not plan.margin >= 0 or not 0 <= plan.saving < 1:
+        raise InputError(
+            f"minimum_effect={plan.minimum_effect}, margin={plan.margin}, saving={plan.saving}: the smallest effect is "
+            "above zero, a margin not below it, a saving a share of the time"
+        )
     if len(plan.grid) < 3 or any(not b > a > 0 for a, b in zip(plan.grid, plan.grid[1:], strict=False)):
         raise InputError(f"grid={plan.grid}: give at least three positive factors, ascending")
     if plan.question not in ("better", "as good") or plan.interval not in ("t", "bca"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from thalweg.errors import InputError, RunError
+from thalweg.errors import InputError, RunError, nearest
 from thalweg.recording.opening import open_run
 from thalweg.recording.trajectory import Trajectory
 from thalweg.runs import Run, finite, read_json, write_atomically
@@ -127,16 +127,17 @@ def trial(
     """
     if stage not in STAGES:
         raise InputError(f"stage={stage!r} is unknown; there are {', '.join(STAGES)}")
+    known = {field.name for field in fields(Plan)}
+    for name in settings:
+        if name not in known:
+            raise InputError(f"a plan has no setting {name!r}; the nearest are {nearest(name, known)}")
     if state not in ("fresh", "carried"):
         raise InputError(f"state={state!r}: the optimizer's state is 'fresh' or 'carried'")
     opened = open_run(run) if isinstance(run, (str, Path)) else run
     trajectory = opened.trajectory if opened is not None else None
     ground = make_ground(task, trajectory, step=step, batch=batch, carried=state == "carried", seed=seed)
     before = None if old is None else _old_ground(old, ground, seed)
-    try:
-        plan = make_plan(ground, arms, state=state, **settings)
-    except TypeError as error:
-        raise InputError(f"{error}; a plan's settings are the fields of thalweg.trials.plan.Plan") from error
+    plan = make_plan(ground, arms, state=state, **settings)
     folder = Path(out) if out is not None else None if opened is None else opened.folder / "trials" / plan.hash
     stages = Stages(plan, ground, CellStore(None if folder is None else folder / "cells"), before, say, tell)
     data = _run(stages, stage, budget, folder)

@@ -25,6 +25,9 @@ Say = Callable[[str], None]
 UNSURE = 0.8
 """How sure an upper bound on what a small pilot measured is."""
 
+AROUND = 3
+"""Step sizes that every replicate tries."""
+
 OWN = 500_000
 """What is added to a replicate's seed for the seed on which its step size is tuned."""
 
@@ -42,7 +45,8 @@ class Tuned:
     Attributes:
         factor: of the task's learning rates.
         tried: mean loss on the tuning half by factor; None where it diverged.
-        edge: whether the best one is at the edge: the grid was not extended further, or extending it changed nothing.
+        edge: whether the best one still was at the edge, and clearly better than its neighbour, when the grid was not
+            extended any further.
     """
 
     factor: float
@@ -114,7 +118,9 @@ class Stages:
                     tried[factor] = self._mean(name, factor)
             best = min(tried, key=lambda factor: (tried[factor], factor))
             at_edge = best in (factors[0], factors[-1])
-            if not at_edge or extension == self.plan.extensions or self._flat(factors, tried, best):
+            if at_edge and self._flat(factors, tried, best):
+                at_edge = False
+            if not at_edge or extension == self.plan.extensions:
                 break
             if best == factors[0]:
                 factors.insert(0, factors[0] ** 2 / factors[1])
@@ -247,7 +253,7 @@ class Stages:
         repeats = math.ceil(STIFF_DRAWS / len(way.basis))
         matched = [row for _ in range(repeats) for row in layer_matched_directions(way.basis, draw)]
         own, control = (
-            np.array([float(row.double() @ (hessian @ row.to(hessian.device)).double()) for row in rows])
+            np.array([float(row.double().cpu() @ (hessian @ row.to(hessian.device)).double().cpu()) for row in rows])
             for rows in (list(way.basis), matched)
         )
         middle = float(np.median(control))
@@ -262,9 +268,13 @@ class Stages:
         for cell in self.store.cells:
             if cell.steps[-1] == plan.steps:
                 walls.setdefault(cell.arm, []).append(cell.wall)
-        count = plan.pilot_seeds if stage == "pilot" else plan.seeds
+        count = self.trainings(stage)
         names = plan.names_of(arms or plan.arms)
         return sum(float(np.median(walls.get(name, [0.0]))) for name in names) * count * longer
+
+    def trainings(self, stage: Stage) -> int:
+        """How many trainings a stage needs of each arm and control: of every seed, those that tune it and the one."""
+        return (self.plan.pilot_seeds if stage == "pilot" else self.plan.seeds) * (AROUND + 1)
 
     def spent(self) -> dict[str, float]:
         """Seconds and gradients of all cells."""
