@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import thalweg as tw
 
 TASK = """
 import torch
@@ -125,6 +128,26 @@ def test_a_short_demo_from_nothing(tmp_path: Path) -> None:
     assert result["run"]["rows"] == 69
     assert [Path(path).name for path in result["reports"]] == ["report.en.html", "report.ja.html"]
     assert (tmp_path / "demo" / "report.en.html").stat().st_size < 2_000_000
+
+
+def test_a_run_without_its_task_says_what_it_can_still_answer(digits_run: Path) -> None:
+    done = thalweg("analyse", "run", cwd=digits_run)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "add --task module:function" in line
+    rows = len(tw.open_run(digits_run / "run").trajectory)
+    assert f"the {rows} recorded rows of run still say how the weights moved" in line
+    trajectory = tw.open_run(digits_run / "run").trajectory
+    named = re.findall(r"(\w+)\(t\)", line)
+    assert len(named) == 5
+    for name in named:  # what it names is there, and answers, or says what it lacks
+        if name.startswith("drift"):
+            with pytest.raises(tw.InputError, match="82"):
+                getattr(tw, name)(trajectory)
+        else:
+            assert len(getattr(tw, name)(trajectory)) == 10
+    lost = thalweg("analyse", "nowhere", cwd=digits_run)
+    assert (lost.returncode, "is not a run" in lost.stderr) == (2, True)
 
 
 DIGITS = ("--task", "thalweg.tasks.digits:digits_task", "--set", "hidden=(12,)")

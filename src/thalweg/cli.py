@@ -86,7 +86,7 @@ def demo(
 @app.command()
 def analyse(
     run: RunFolder,
-    task: Annotated[str, typer.Option(help="Your task: module:function or path/to/file.py:function.")],
+    task: Annotated[str | None, typer.Option(help="Your task: module:function or path/to/file.py:function.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="key=value for the task's function.")] = None,
     k: Annotated[int, typer.Option(help="Eigenpairs of the Hessian.", min=1)] = 10,
     stages: Annotated[int, typer.Option(help="Points of training at which the Hessian is measured.", min=1)] = 3,
@@ -100,9 +100,13 @@ def analyse(
 ) -> None:
     """Measure a recorded run: spectra, components, overlaps, layers; write results and report."""
     from thalweg.measurement.base import Settings
+    from thalweg.recording.inspection import without_task
     from thalweg.show.report import report as write_report
     from thalweg.workflow import analyse as measure
 
+    if task is None:
+        print(f"thalweg: {without_task(run)}", file=sys.stderr)
+        raise typer.Exit(2)
     loaded = load_task(task, parse_settings(setting or []))
     settings = Settings(k, stages, tol=tol, certificate=certify, seed=seed, noise_draws=noise_draws)  # type: ignore[arg-type]
     result = measure(

@@ -167,3 +167,21 @@ def _scalars(t: Trajectory) -> list[dict[str, Any]]:
         first, last = (float(kept[0]), float(kept[-1])) if len(kept) else (math.nan, math.nan)
         rows.append({"name": name, "values": len(kept), "first": first, "last": last})
     return rows
+
+
+def without_task(folder: str | Path) -> str:
+    """What a run can answer without its model, loss and data, in a sentence.
+
+    Args:
+        folder: the run.
+
+    Raises:
+        RunError: if the folder is no run.
+    """
+    trajectory = open_run(folder).trajectory
+    return (
+        "curvature, layers, gains and trials need your task; add --task module:function. Without it the "
+        f"{len(trajectory)} recorded rows of {folder} still say how the weights moved: thalweg inspect {folder}, and "
+        "in Python, with t = thalweg.open_run(...).trajectory, update_pca(t), weight_pca(t), gradient_pca(t), drift(t) "
+        "and drift_scan(t)"
+    )
