@@ -146,6 +146,16 @@ def test_the_trials_of_a_real_cell_in_short(tmp_path: Path, monkeypatch: pytest.
         assert stage["training_gains"]["full"] > 0
 
 
+def test_the_published_products_are_those_of_the_cells() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "study.md").read_text().splitlines()
+    for unit in ("digits sgd", "resnet adamw", "transformer sgd"):
+        task, optimizer = unit.split()
+        kept = [json.loads(p.read_text()) for p in (docs / "study").glob(f"{task}-{optimizer}-*.json")]
+        line = next(line for line in page if line.startswith(f"| {unit} |"))
+        assert line.endswith(f"| {sum(cell['products'] for cell in kept):,} |")
+
+
 def test_seeds_are_no_replication(found: list[dict[str, object]]) -> None:
     """Many seeds of two units are no evidence, however alike they are."""
     few = [cell("digits", optimizer, seed) for optimizer in ("sgd", "adamw") for seed in range(40)]

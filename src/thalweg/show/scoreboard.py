@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from thalweg.runs import write_atomically
 from thalweg.show import style, svg
-from thalweg.show.numbers import DASH
+from thalweg.show.numbers import DASH, count
 from thalweg.show.palette import colour
 
 COLUMNS = 3
@@ -72,15 +72,21 @@ def markdown(board: Mapping[str, Any], picture: str, command: str) -> str:
         )
     lines += ["", f"![Every claim's effect, unit by unit]({picture})", "", "## What was measured", ""]
     lines += [f"- **{row['claim']}**: {row['effect']}." for row in board["claims"]]
-    lines += ["", "## Unit by unit", "", "Means over the seeds.", ""]
+    lines += [
+        "",
+        "## Unit by unit",
+        "",
+        "Means over the seeds; products over all of them, each spent on all of the unit's claims but C7.",
+        "",
+    ]
     units = sorted({unit for row in board["claims"] for unit in row["units"]})
     lines += [
-        f"| unit | {' | '.join(row['claim'] for row in board['claims'])} |",
-        f"|---|{'---|' * len(board['claims'])}",
+        f"| unit | {' | '.join(row['claim'] for row in board['claims'])} | products |",
+        f"|---|{'---|' * len(board['claims'])}---|",
     ]
     for unit in units:
         cells = [_mean(row["units"].get(unit)) for row in board["claims"]]
-        lines.append(f"| {unit} | {' | '.join(cells)} |")
+        lines.append(f"| {unit} | {' | '.join(cells)} | {count(board.get('unit_products', {}).get(unit))} |")
     lines += trial_lines(board.get("trials") or {})
     lines += [
         "",

@@ -304,8 +304,18 @@ def scoreboard(found: Sequence[dict[str, Any]], tried: Sequence[dict[str, Any]] 
         "level": LEVEL,
         "claims": rows,
         "products": sum(cell["products"] for cell in found),
+        "unit_products": _products(found),
         "seconds": sum(cell["seconds"] for cell in found),
     }
+
+
+def _products(found: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Hessian products of all cells of each unit."""
+    units: dict[str, int] = {}
+    for cell in found:
+        unit = f"{cell['task']} {cell['optimizer']}"
+        units[unit] = units.get(unit, 0) + cell["products"]
+    return units
 
 
 def _row(claim: Claim, units: dict[str, list[float]]) -> dict[str, Any]:
