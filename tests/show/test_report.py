@@ -14,6 +14,7 @@ from tests.show.sample import analysis, trial
 from thalweg.errors import InputError, RunError
 from thalweg.show.numbers import count, number, percent, seconds
 from thalweg.show.report import render, report
+from thalweg.show.trial_text import verdict_line
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = (
@@ -395,7 +396,9 @@ def test_each_verdict_of_a_trial_has_its_sentence(tried):
         "The best step size of drift was at the edge",
         f"The trial took {seconds(154.0)} and 231,000 gradients.",
         f"takes about {seconds(95.0)}",
-        "A trial on 9 seeds has put it to the test. updates:10: invest.",
+        "A trial on 9 seeds has put it to the test. Training in 10 components of the updates (updates:10): invest, it",
+        "Training in the 10 stiffest directions (eigenvectors:10): guard, the loss is sensitive to them",
+        "drift: harmful, it raised the held-out loss.",
         "The trial speaks of the arms that were tested, from one start, over 200 steps",
     ):
         assert sentence in text, sentence
@@ -414,6 +417,15 @@ def test_a_pilot_alone_decides_nothing(tried):
     text = Reader(render({**analysis(), "trial": piloted}, "en")).text
     assert "Only the pilot has run, so nothing is decided." in text
     assert "is undecided: no trial has run" in text
+
+
+def test_only_seeds_that_were_judged_are_counted():
+    """All arms stopped half way: the head does not claim the seeds that were planned."""
+    short = trial()
+    for one in short["stages"]["confirm"]["verdicts"]:
+        one["seeds"] = 5
+    assert "A trial on 5 seeds has put it to the test." in Reader(render({**analysis(), "trial": short}, "en")).text
+    assert "a trial on 5 seeds" in verdict_line(short)
 
 
 def test_as_good_at_a_saving_is_told_as_such():

@@ -79,7 +79,7 @@ def verdict_line(data: Mapping[str, Any] | None) -> str:
     if not judged:
         return "whether working along them pays is untested"
     words = ", ".join(f"{one['arm']} {one['word']}" for one in judged["verdicts"])
-    return f"a trial on {len(judged['seeds'])} seeds says: {words}"
+    return f"a trial on {max(one['seeds'] for one in judged['verdicts'])} seeds says: {words}"
 
 
 def percent(share: float | None) -> str:

@@ -79,11 +79,22 @@ def _decided(trial: Mapping[str, Any] | None, words: Words) -> Markup | None:
     judged = (trial or {}).get("stages", {}).get((trial or {}).get("stage"))
     if trial is None or not judged:
         return None
+    incumbent = name(trial["plan"]["incumbent"])
     told = [
-        words("verdict.word", arm=name(one["arm"]), word=words.plain(f"word.{one['word']}"))
+        words(f"verdict.word.{one['word']}", arm=in_words(one["arm"], words), incumbent=incumbent)
         for one in judged["verdicts"]
     ]
-    return words("verdict.decided", seeds=trial["plan"]["seeds"], told=Markup(" ").join(told))
+    seeds = max(one["seeds"] for one in judged["verdicts"])
+    return words("verdict.decided", seeds=seeds, told=Markup(" ").join(told))
+
+
+def in_words(arm: str, words: Words) -> Markup:
+    """What an arm trains, for a reader who does not know its name; the name alone where there are no words for it."""
+    head, _, rest = str(arm).partition(":")
+    kind, count = (f"{head}.{rest.rpartition(':')[0]}", rest.rpartition(":")[2]) if head == "layers" else (head, rest)
+    key = f"arm.{kind}"
+    known = count.isdigit() and words.known("arm", kind) != kind
+    return words(key if known else "arm.other", k=count, name=name(arm))
 
 
 def _k(analysis: Mapping[str, Any]) -> object:
