@@ -15,12 +15,16 @@ from typing import Any
 
 import torch
 from benchmarks.peer_measure import say
+from benchmarks.pictures import panels
 from benchmarks.results import Report, options
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
 import thalweg as tw
+from thalweg.show import style
+from thalweg.show.palette import colour
 from thalweg.show.trial_text import interval, percent
 from thalweg.trials.compression import compression, compression_orders
 from thalweg.trials.ground import make_ground
@@ -32,6 +36,18 @@ The convolutional net of digit-recognizer-py (390,410 parameters) on scikit-lear
 training samples, 600 held out, of which half tune step sizes and half judge."""
 
 TRAIN, HELD_OUT = 300, 600
+
+SIZES = (8, 4, 3, 2, 0.5, 0.25)
+"""Bits, and shares of the rank, that layers are compressed to."""
+
+PICTURE = "compression.svg"
+
+TICKS = (-0.1, -0.001, 0, 0.001, 0.1)
+
+MARKS = ("o", "s", "D", "v", "^", "<")
+
+LINEAR = 1e-4
+"""Changes of the loss below this are drawn on a linear scale, those beyond on a logarithmic one."""
 
 
 def pretrained() -> tw.Task:
@@ -118,11 +134,11 @@ def layers_part(quick: bool, seeds: int) -> list[str]:
     return lines
 
 
-def compression_part(quick: bool) -> list[str]:
+def compression_part(quick: bool, picture: Path | None) -> list[str]:
     """Every layer compressed: foretold beside measured, and orders beside each other."""
     task = pretrained()
     problem, held_out = task.problem(), task.problem(held_out=True)
-    table = compression(problem, held_out, (8, 4, 3, 2, 0.5, 0.25))
+    table = compression(problem, held_out, SIZES)
     lines = [
         "| layer | parameters | to | foretold | measured | held-out |",
         "|---|---|---|---|---|---|",
@@ -133,6 +149,9 @@ def compression_part(quick: bool) -> list[str]:
         ),
         "",
     ]
+    if picture is not None:
+        draw(table, picture / PICTURE)
+        lines += [f"![the loss foretold against the loss measured, for every layer and size]({PICTURE})", ""]
     for column in ("measured", "held_out"):
         found = stats.spearmanr(table["predicted"], table[column])
         bend = stats.spearmanr(table["bend"], table[column])
@@ -157,6 +176,41 @@ def compression_part(quick: bool) -> list[str]:
     return lines
 
 
+def draw(table: tw.Table, path: Path) -> None:
+    """Changes of the loss as foretold, across, and as measured, up: on training and on held-out data."""
+    hues = [colour(name) for name in ("updates", "weights", "gradients", "eigenvectors", "drift", "ink")]
+    titles = {"measured": "On training data", "held_out": "On held-out data"}
+    with panels(path, 1, 2, (7.4, 4.0)) as grid:
+        for axes, (column, title) in zip(grid[0], titles.items(), strict=True):
+            both = [*table["predicted"], *table[column]]
+            ends = (1.6 * min(both), 1.6 * max(both))
+            axes.plot(ends, ends, color=colour("chance"), linewidth=0.9, zorder=1)
+            for to, mark, hue in zip(SIZES, MARKS, hues, strict=True):
+                rows = [row for row in table if row["to"] == to]
+                axes.plot(
+                    [row["predicted"] for row in rows],
+                    [row[column] for row in rows],
+                    mark,
+                    color=hue,
+                    markersize=5.5,
+                    label=f"{to} bits" if to > 1 else f"{to:.0%} of the rank",
+                )
+            for scale, limits in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
+                scale("symlog", linthresh=LINEAR, linscale=0.5)
+                limits(*ends)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(FixedLocator(TICKS))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+            axes.set_title(title, loc="left", color=colour("ink"))
+            axes.set_xlabel("change of the loss, foretold", color=colour("muted"))
+            axes.set_ylabel("measured", color=colour("muted"))
+            style.frame(axes, grid="both")
+        known = grid[0][0].get_legend_handles_labels()
+        grid[0][0].figure.legend(
+            *known, frameon=False, fontsize=style.SMALL, loc="outside lower center", ncols=len(SIZES), handletextpad=0.2
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options("fine_tune", __doc__, repeats=1)
     parser.add_argument("--part", nargs="+", choices=["layers", "compression"], default=["layers", "compression"])
@@ -166,7 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "layers" in chosen.part:
         report.section("layers", "Which layers to train", layers_part(chosen.quick, chosen.seeds))
     if "compression" in chosen.part:
-        report.section("compression", "Which layers to compress", compression_part(chosen.quick))
+        report.section(
+            "compression",
+            "Which layers to compress",
+            compression_part(chosen.quick, None if report.out is None else report.out.parent),
+        )
 
 
 if __name__ == "__main__":

@@ -320,6 +320,38 @@ def test_importing_thalweg_imports_no_extra() -> None:
     assert done.stdout.strip() == "[]"
 
 
+HEAVY = ("torch", "numpy", "scipy", "matplotlib", "jinja2", "typer", "rich")
+
+
+def test_importing_thalweg_imports_nothing_heavy() -> None:
+    done = run_python(f"import sys, thalweg; print([name for name in {HEAVY!r} if name in sys.modules])")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_recording_needs_torch_alone() -> None:
+    """A training script with one more line does not wait for what only an analysis needs."""
+    program = f"""
+import sys, tempfile, torch, thalweg as tw
+before = set(sys.modules)
+model = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+with tempfile.TemporaryDirectory() as folder, tw.watch(model, optimizer, folder + "/run"):
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+print([name for name in {HEAVY!r} if name in sys.modules and name not in before])
+"""
+    done = run_python(program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_stub_gives_what_it_lists() -> None:
+    tree = ast.parse((SOURCE / "__init__.pyi").read_text(encoding="utf-8"))
+    given = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert given == set(thalweg.__all__)
+
+
 WITHOUT_EXTRAS = f"""
 import sys
 

@@ -230,6 +230,12 @@ def test_harmful_is_worse_than_doing_nothing() -> None:
     assert told({"a": 1.2, "c": 0.9, "full": 0.8}, plan_of())[0].word == "harmful"
 
 
+def test_a_rise_that_is_surely_too_small_is_not_harmful() -> None:
+    losses: dict[str, float | None] = {"a": 1.01, "c": 0.9, "full": 0.8}
+    assert told(losses, plan_of(minimum_effect=0.005), jitter=1e-3)[0].word == "harmful"
+    assert told(losses, plan_of(minimum_effect=0.02), jitter=1e-3)[0].word == "no evidence"
+
+
 def test_a_divergence_counts_as_a_loss() -> None:
     verdict, cells = told({"a": None, "c": 0.9, "full": 0.8}, plan_of())
     assert (verdict.word, verdict.diverged) == ("harmful", 8)

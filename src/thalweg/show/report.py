@@ -30,7 +30,7 @@ ANALYSIS = "results/analysis.json"
 TRIAL = "results/trial.json"
 
 
-def report(run_folder: str | Path, languages: Sequence[str] = ("en",)) -> list[Path]:
+def report(run_folder: str | Path, languages: Sequence[str] = ("en", "ja")) -> list[Path]:
     """Write the report of an analysed run.
 
     Args:

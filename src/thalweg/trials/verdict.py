@@ -4,8 +4,9 @@
 the same wall time, or, where the plan asks that, no worse within a margin at a saving. *Invest* needs both; the p-value
 of an arm is the largest of its comparisons (an intersection-union test), corrected over the tested arms by Holm, and
 an effect on the incumbent that is surely smaller than the smallest worth having is not worth it. *Harmful*: it raises
-the held-out loss above that of the start. *Guard*: neither, and its directions are stiffer than layer-matched random
-ones. A training that diverged counts as a loss: ten times the start's, or the worst that was seen.
+the held-out loss above that of the start, and not surely by less than the smallest effect. *Guard*: neither, and its
+directions are stiffer than layer-matched random ones. A training that diverged counts as a loss: ten times the
+start's, or the worst that was seen.
 """
 
 from __future__ import annotations
@@ -218,7 +219,8 @@ def _judged(
     special = all(right and p <= alone for c, p, right in counted if c.control)
     worth_it = all(right and p <= alone for c, p, right in counted if not c.control)
     stopped = len(seeds) < plan.seeds
-    harmful = gain.mean < 0 and min(gain.p_value * len(plan.arms), 1.0) <= plan.level
+    matters = -gain.low >= plan.minimum_effect * scale
+    harmful = gain.mean < 0 and matters and min(gain.p_value * len(plan.arms), 1.0) <= plan.level
     word: Word = "no evidence"
     if p_holm <= plan.level and not stopped:
         word = "invest"

@@ -1,0 +1,120 @@
+"""The public names; each is imported from its home when it is first used."""
+
+from .analysis.alignment import Alignment, weight_alignment
+from .analysis.approximation import hessian_from
+from .analysis.drift import Drift, drift, drift_scan
+from .analysis.held_out import HeldOut, held_out_spectrum
+from .analysis.layer_ranking import rank_layers
+from .analysis.layers import layer_spectra
+from .analysis.noise import robustness
+from .analysis.nulls import Null, holm
+from .analysis.overlap import Overlap, overlap
+from .analysis.ranking import rank_directions
+from .analysis.sampling import Halves, halves
+from .analysis.sharpness import Sharpness, relative_sharpness
+from .analysis.singular import singular_curvature
+from .analysis.tracking import track_curvature
+from .directions import Directions, Rows, layer_matched_directions, random_directions
+from .errors import (
+    InputError,
+    MissingExtraError,
+    NoSecondDerivativeError,
+    NotDeterministicError,
+    RunError,
+    StaleOperatorError,
+    ThalwegError,
+)
+from .losses import Loss
+from .measurement.base import Settings
+from .operators.base import FunctionOperator, Operator, matrix_operator
+from .operators.differences import FiniteDifferenceHessian, HessianCheck
+from .problem import Problem
+from .recording import Recorder, Trajectory, open_run, watch
+from .show.report import report
+from .solvers.density import Average, SpectralDensity, spectral_density
+from .solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
+from .solvers.lanczos import eigenpairs
+from .solvers.svd import weight_svd
+from .solvers.trace import TraceEstimate, trace
+from .space import ParameterSpace
+from .tables import Table
+from .task import Task
+from .trials.arms import Way, arm
+from .trials.compression import compression, compression_orders
+from .trials.lines import line_steps
+from .trials.run import TrialResult, load_trial, trial
+from .version import __version__
+from .workflow import analyse
+
+__all__ = [
+    "Alignment",
+    "Average",
+    "Directions",
+    "Drift",
+    "FiniteDifferenceHessian",
+    "FunctionOperator",
+    "Halves",
+    "HeldOut",
+    "HessianCheck",
+    "InputError",
+    "Loss",
+    "MissingExtraError",
+    "NoSecondDerivativeError",
+    "NotDeterministicError",
+    "Null",
+    "Operator",
+    "Overlap",
+    "ParameterSpace",
+    "Problem",
+    "Recorder",
+    "Rows",
+    "RunError",
+    "Settings",
+    "Sharpness",
+    "SpectralDensity",
+    "StaleOperatorError",
+    "Table",
+    "Task",
+    "ThalwegError",
+    "TraceEstimate",
+    "Trajectory",
+    "TrialResult",
+    "Way",
+    "__version__",
+    "analyse",
+    "arm",
+    "compression",
+    "compression_orders",
+    "drift",
+    "drift_scan",
+    "eigenpairs",
+    "gradient_pca",
+    "halves",
+    "held_out_spectrum",
+    "hessian_from",
+    "holm",
+    "layer_matched_directions",
+    "layer_spectra",
+    "line_steps",
+    "load_trial",
+    "matrix_operator",
+    "open_run",
+    "overlap",
+    "random_directions",
+    "rank_directions",
+    "rank_layers",
+    "relative_sharpness",
+    "report",
+    "robustness",
+    "singular_curvature",
+    "spectral_density",
+    "trace",
+    "track_curvature",
+    "trial",
+    "update_pca",
+    "watch",
+    "weight_alignment",
+    "weight_path",
+    "weight_pca",
+    "weight_svd",
+]
