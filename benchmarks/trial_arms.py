@@ -56,7 +56,7 @@ def lines_of(found: tw.TrialResult) -> list[str]:
     judged = found.data["stages"]["confirm"]
     scale, incumbent = judged["start_loss"], found.data["plan"]["incumbent"]
     out = [
-        f"| arm | verdict | change of the loss | lead over {incumbent} | least lead | over | p, Holm |",
+        f"| arm | verdict | lowered the loss by | lead over {incumbent} | least lead | over | p, Holm |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found.verdicts:
@@ -65,8 +65,8 @@ def lines_of(found: tw.TrialResult) -> list[str]:
         over = next(c for c in one["comparisons"] if c["against"] == incumbent and not c["equal_time"])
         rival = least["against"].rpartition("/")[2] + (" in equal time" if least["equal_time"] else "")
         out.append(
-            f"| {one['arm']} | {one['word']} | {percent(-one['gain']['mean'] / scale)} "
-            f"({interval(one['gain'], -scale)}) | {percent(over['share'])} ({interval(over['effect'], scale)}) | "
+            f"| {one['arm']} | {one['word']} | {percent(one['gain']['mean'] / scale)} "
+            f"({interval(one['gain'], scale)}) | {percent(over['share'])} ({interval(over['effect'], scale)}) | "
             f"{percent(least['share'])} ({interval(least['effect'], scale)}) | {rival} | {one['p_holm']:.2g} |"
         )
     return out
@@ -81,8 +81,8 @@ def at(folder: Path, step: int, seeds: int, steps: int) -> list[str]:
     ground = make_ground(task, tw.open_run(folder).trajectory, step=step)
     judged = trained.data["stages"]["confirm"]
     lines = [
-        f"Begun after step {step}: training loss {judged['start_training_loss']:.4f}, held-out {judged['start_loss']:.4f}. "
-        f"{steps} steps, {seeds} seeds.",
+        f"Begun after step {step}: training loss {judged['start_training_loss']:.4f}, held-out "
+        f"{judged['start_loss']:.4f}. {steps} steps, {seeds} seeds.",
         "",
         *lines_of(trained),
         "",

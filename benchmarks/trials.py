@@ -14,6 +14,7 @@ import torch
 from benchmarks import drift as drawing
 from benchmarks.peer_measure import say
 from benchmarks.results import Report, options
+from scipy import stats
 from tests.trials import planted
 from tests.trials.planted import regression
 
@@ -36,8 +37,8 @@ PARTS = ("nothing", "least", "planted", "coverage")
 
 SETTINGS: dict[str, Any] = {"steps": 20, "batch": 5, "seeds": 8}
 
-FRESH = 100
-"""Seeds that stand for the truth."""
+FRESH, GROUP = 100, 8
+"""Seeds that stand for the truth, and those of one trial."""
 
 
 def nothing(key: Sequence[int]) -> tuple[str, float]:
@@ -81,25 +82,32 @@ def _truth(task: Any, seed: int) -> float | None:
     return min(counted) if min(counted) > 0 else None
 
 
-def covered(key: Sequence[int]) -> list[bool]:
-    """Whether the intervals of 8 seeds hold the leads of 200 others."""
+def covered(key: Sequence[int]) -> tuple[list[bool], list[float]]:
+    """Whether intervals of 8 seeds hold the mean lead of 100 others, whose own error widens them; and the leads' skew.
+
+    Of 108 replicates, each with a step size of its own as in a trial, every eighth is held against the rest.
+    """
     task, planted.BASES["x"] = regression(_number(key), distance=0.5)
     ground = make_ground(task, batch=SETTINGS["batch"], seed=_number(key) % 1000)
-    plan = make_plan(ground, ["known:x"], steps=SETTINGS["steps"], seeds=8, futility=0.0)
+    plan = make_plan(ground, ["known:x"], steps=SETTINGS["steps"], seeds=FRESH + GROUP, futility=0.0)
     stages = Stages(plan, ground, CellStore())
     stages.tune()
-    found = []
-    few, many = plan.stage_seeds("confirm"), tuple(range(500_000, 500_000 + FRESH))
+    seeds = plan.stage_seeds("confirm")
     cells = {
-        (name, seed): stages.cell("confirm", name, seed, stages.tuned[name].factor, "judging")
-        for name in plan.names
-        for seed in (*few, *many)
+        (name, seed): stages.cell("confirm", name, seed, stages.factor("confirm", name, seed), "judging")
+        for name in (plan.incumbent, *plan.arms, *plan.controls["known:x"])
+        for seed in seeds
     }
-    for other in plan.compared("known:x"):
-        interval = effect(differences(cells, "known:x", other, few))
-        truth = float(np.mean(differences(cells, "known:x", other, many)))
-        found.append(interval.low <= truth <= interval.high)
-    return found
+    leads = [differences(cells, "known:x", other, seeds) for other in plan.compared("known:x")]
+    leads.append(differences(cells, "known:x", plan.incumbent, seeds, equal_time=True))
+    hits = []
+    for lead in leads:
+        for first in range(0, len(lead) - GROUP + 1, GROUP):
+            few = np.arange(len(lead)) // GROUP == first // GROUP
+            interval = effect(lead[few])
+            half = (interval.high - interval.low) / 2 * np.sqrt(1 + GROUP / FRESH)
+            hits.append(bool(abs(interval.mean - lead[~few].mean()) <= half))
+    return hits, [float(stats.skew(lead)) for lead in leads]
 
 
 def _number(key: Sequence[int]) -> int:
@@ -145,8 +153,15 @@ def planted_part(runs: int) -> list[str]:
 
 def coverage(runs: int) -> list[str]:
     rows = _each(covered, runs, 3)
-    flat = [hit for row in rows for hit in row]
-    line = f"95 % intervals of 8 seeds that hold the mean of {FRESH} others: {drawing.wilson(sum(flat), len(flat))}."
+    shares = np.array([np.mean(hits) for hits, _ in rows])
+    error = 1.96 * shares.std(ddof=1) / np.sqrt(len(shares))
+    skew = np.quantile([one for _, skews in rows for one in skews], [0.1, 0.5, 0.9])
+    count = sum(len(hits) for hits, _ in rows)
+    line = (
+        f"95 % intervals of {GROUP} seeds that hold the mean of {FRESH} others: {100 * shares.mean():.1f} % "
+        f"(± {100 * error:.1f} over problems) of {count:,}; skew of the leads {skew[1]:.2f} ({skew[0]:.2f} to "
+        f"{skew[2]:.2f})."
+    )
     say(line)
     return [line]
 

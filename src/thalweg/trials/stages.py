@@ -134,10 +134,11 @@ class Stages:
 
         With one step size for all replicates its luck would count as a lead that every replicate confirms: of two equal
         arms one then won 7.5 % of trials instead of 2.5 %. The vertex of the parabola through three losses, in the
-        logarithm of the factor.
+        logarithm of the factor. They reach half way to the grid's neighbours: twice as far, now and then a single seed
+        chose a step far too large, and 95 % intervals held 92 % of what they should instead of 94 %.
         """
         middle, grid = self.tuned[name].factor, self.plan.grid
-        ratio = math.sqrt(grid[-1] / grid[-3])
+        ratio = (grid[-1] / grid[-3]) ** 0.25
         around = (middle / ratio, middle, middle * ratio)
         losses = [self._end(stage, name, seed + OWN, factor) for factor in around]
         return lowest(around, [math.inf if loss is None else loss for loss in losses])
