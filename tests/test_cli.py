@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_numbers(recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["analyse", "nowhere", "--task", "my_task.py:task"], "nowhere is not a run: it does not exist; record one"),
+        (["analyse", "nowhere", "--task", "my_task.py:task"], "nowhere is not a run: it does not exist\n         record one"),
         (["analyse", "run", "--task", "no_module:task"], "'no_module' does not import"),
         (["analyse", "run", "--task", "my_task.py:task", "--set", "width=5"], "shape (5, 3), expected (4, 3)"),
         (["analyse", "run", "--task", "my_task.py:task", "--k", "400"], "k=400"),
@@ -112,6 +112,32 @@ def test_wrong_usage_ends_with_two_and_the_mend(recorded: Path, arguments: list[
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+USER_ERRORS = """
+import thalweg
+
+def task(kind="raise"):
+    if kind == "raise":
+        return {}["absent"]
+    import torch
+    model = torch.nn.Linear(3, 1)
+    data = [(torch.ones(2, 3), torch.zeros(2, 1))]
+    return thalweg.Task(model, lambda m, b: m(b[0][:, :2]).mean(), data)
+"""
+
+
+@pytest.mark.parametrize(("kind", "line"), [("raise", 6), ("shapes", 10)])
+def test_an_error_of_the_users_code_is_told_in_two_lines(recorded: Path, kind: str, line: int) -> None:
+    (recorded / "broken.py").write_text(USER_ERRORS)
+    arguments = ("analyse", "run", "--task", "broken.py:task", "--set", f"kind={kind}")
+    what, mend = thalweg(*arguments, cwd=recorded).stderr.strip().splitlines()
+    assert what.startswith("thalweg: KeyError: 'absent'" if kind == "raise" else "thalweg: RuntimeError: mat1 and mat2")
+    assert f"broken.py:{line}" in mend
+    assert "--debug" in mend
+    whole = thalweg(*arguments, "--debug", cwd=recorded).stderr  # anywhere on the line
+    assert "Traceback" in whole
+    assert f'broken.py", line {line}' in whole
 
 
 def test_version_and_help(tmp_path: Path) -> None:
@@ -207,4 +233,4 @@ def test_a_trial_that_cannot_be(digits_run: Path, options: tuple[str, ...], why:
     done = thalweg("trial", "run", *DIGITS, *asked, *options, "--yes", cwd=digits_run)
     assert done.returncode == 2
     assert why in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) == 2  # what is wrong, and how to mend it

@@ -346,7 +346,7 @@ def test_the_command_of_the_demo_s_trial_makes_that_trial(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("thalweg.demo.trial", heard)
     monkeypatch.setattr("thalweg.trials.run.trial", heard)
-    monkeypatch.setattr("thalweg.cli.trial_text", lambda data: "")
+    monkeypatch.setattr("thalweg.cli.trying.trial_text", lambda data: "")
     try_out("runs/x", seed=3)
     done = CliRunner().invoke(app, shlex.split(asked[0]["command"])[1:], catch_exceptions=False)
     assert done.exit_code == 0

@@ -1,0 +1,113 @@
+"""Commands that measure: demo, analyse, report, claims."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thalweg.cli.base import (
+    AsJson,
+    Languages,
+    Quiet,
+    RunFolder,
+    Seed,
+    Setting,
+    app,
+    own_command,
+    print_analysis,
+    show_result,
+    shows,
+    speaker,
+)
+from thalweg.cli.text import scoreboard_text
+from thalweg.tasks.loading import load_task, parse_settings
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder; a run that is there is replaced.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.", min=1)] = 40,
+    tried: Annotated[bool, typer.Option("--trial/--no-trial", help="Whether to try what was found.")] = True,
+    lang: Languages = "en,ja",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small network on real data, record and analyse it, try what was found, write the report."""
+    from thalweg.demo import demo as run_demo
+    from thalweg.demo import try_out
+    from thalweg.show.report import report as write_report
+
+    result = run_demo(out, seed, epochs, speaker(quiet), progress=shows(quiet))
+    if tried:
+        result = {**result, "trial": dict(try_out(out, seed, speaker(quiet)).data)}
+    files = write_report(out, lang.split(","))
+    print_analysis(result, files, as_json)
+
+
+@app.command()
+def analyse(
+    run: RunFolder,
+    task: Annotated[str | None, typer.Option(help="Your task: module:function or path/to/file.py:function.")] = None,
+    setting: Setting = None,
+    k: Annotated[int, typer.Option(help="Eigenpairs of the Hessian.", min=1)] = 10,
+    stages: Annotated[int, typer.Option(help="Points of training at which the Hessian is measured.", min=1)] = 3,
+    tol: Annotated[float, typer.Option(help="Residual of the eigenpairs, relative to the largest.")] = 1e-3,
+    certify: Annotated[str, typer.Option(help="estimate, full or complete.")] = "complete",
+    noise_draws: Annotated[int, typer.Option(help="Draws of noise on inputs and labels; 0: none.", min=0)] = 3,
+    seed: Seed = 0,
+    lang: Languages = "en,ja",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a recorded run: spectra, components, overlaps, layers; write results and report."""
+    from thalweg.measurement.base import Settings
+    from thalweg.recording.inspection import without_task
+    from thalweg.show.report import report as write_report
+    from thalweg.workflow import analyse as measure
+
+    if task is None:
+        print(f"thalweg: {without_task(run)}", file=sys.stderr)
+        raise typer.Exit(2)
+    loaded = load_task(task, parse_settings(setting or []))
+    settings = Settings(k, stages, tol=tol, certificate=certify, seed=seed, noise_draws=noise_draws)  # type: ignore[arg-type]
+    result = measure(
+        run,
+        loaded.problem(),
+        loaded.problem(held_out=True) if loaded.held_out is not None else None,
+        settings=settings,
+        command=own_command(),
+        say=speaker(quiet),
+        progress=shows(quiet),
+    )
+    print_analysis(result, write_report(run, lang.split(",")), as_json)
+
+
+@app.command()
+def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Write the report of an analysed run again; no code of the user's is imported."""
+    from thalweg.recording import open_run
+    from thalweg.show.report import report as write_report
+
+    files = write_report(run, lang.split(","))
+    print_analysis(open_run(run).load("analysis"), files, as_json)
+
+
+@app.command()
+def claims(
+    out: Annotated[Path, typer.Option(help="The study's folder; what is in it is not run again.")] = Path("out/study"),
+    tasks: Annotated[str | None, typer.Option(help="Some of the tasks only, with commas.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two small tasks, two seeds, a third of the steps.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put the claims C1 to C7 to the test over the built-in tasks: a scoreboard with intervals."""
+    from thalweg.show.scoreboard import write_page
+    from thalweg.study import run_study
+
+    board = run_study(out, quick, None if tasks is None else tasks.split(","), speaker(quiet))
+    files = write_page(board, out, "quick" if quick else "study", own_command())
+    show_result({**board, "files": [str(path) for path in files]}, as_json, scoreboard_text)
