@@ -22,7 +22,9 @@ def task(width=4):
     model = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
     inputs = torch.randn(30, 3)
     batches = [(inputs[:20], inputs[:20].sum(1, keepdim=True)), (inputs[20:], inputs[20:].sum(1, keepdim=True))]
-    return Task(model, lambda m, b: torch.nn.functional.mse_loss(m(b[0]), b[1]), batches, batches[1:])
+    others = torch.randn(10, 3)
+    held_out = [(others, others.sum(1, keepdim=True))]
+    return Task(model, lambda m, b: torch.nn.functional.mse_loss(m(b[0]), b[1]), batches, held_out)
 """
 
 TRAIN = """
@@ -95,7 +97,10 @@ def test_the_same_seed_gives_the_same_numbers(recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["analyse", "nowhere", "--task", "my_task.py:task"], "nowhere is not a run: it does not exist\n         record one"),
+        (
+            ["analyse", "nowhere", "--task", "my_task.py:task"],
+            "nowhere is not a run: it does not exist\n         record one",
+        ),
         (["analyse", "run", "--task", "no_module:task"], "'no_module' does not import"),
         (["analyse", "run", "--task", "my_task.py:task", "--set", "width=5"], "shape (5, 3), expected (4, 3)"),
         (["analyse", "run", "--task", "my_task.py:task", "--k", "400"], "k=400"),
@@ -138,6 +143,19 @@ def test_an_error_of_the_users_code_is_told_in_two_lines(recorded: Path, kind: s
     whole = thalweg(*arguments, "--debug", cwd=recorded).stderr  # anywhere on the line
     assert "Traceback" in whole
     assert f'broken.py", line {line}' in whole
+
+
+def test_the_doctor_ends_with_the_next_command_or_with_one(recorded: Path) -> None:
+    sound = thalweg("doctor", "my_task.py:task", "--set", "width=4", "--run", "run", cwd=recorded)
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    following = sound.stdout.strip().splitlines()[-1]
+    assert following == "next: thalweg analyse run --task my_task.py:task --set width=4"
+    (recorded / "broken.py").write_text(USER_ERRORS)
+    ill = thalweg("doctor", "broken.py:task", "--set", "kind=shapes", "--json", cwd=recorded)
+    assert ill.returncode == 1
+    found = json.loads(ill.stdout)
+    assert not found["healthy"]
+    assert [check["name"] for check in found["checks"] if check["state"] == "bad"] == ["loss"]
 
 
 def test_version_and_help(tmp_path: Path) -> None:

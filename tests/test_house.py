@@ -51,6 +51,7 @@ ORDER = (
     "tasks",
     "measurement",
     "workflow",
+    "checkup",
     "study",
     "show",
     "demo",

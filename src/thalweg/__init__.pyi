@@ -14,6 +14,7 @@ from .analysis.sampling import Halves, halves
 from .analysis.sharpness import Sharpness, relative_sharpness
 from .analysis.singular import singular_curvature
 from .analysis.tracking import track_curvature
+from .checkup import Checkup, doctor
 from .directions import Directions, Rows, layer_matched_directions, random_directions
 from .errors import (
     InputError,
@@ -49,6 +50,7 @@ from .workflow import analyse
 __all__ = [
     "Alignment",
     "Average",
+    "Checkup",
     "Directions",
     "Drift",
     "FiniteDifferenceHessian",
@@ -85,6 +87,7 @@ __all__ = [
     "arm",
     "compression",
     "compression_orders",
+    "doctor",
     "drift",
     "drift_scan",
     "eigenpairs",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ThalwegError(Exception):
@@ -47,6 +49,25 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=count, cutoff=0.3) or known[:count]
     return ", ".join(repr(item) for item in near) if near else "none"
+
+
+def told(error: BaseException) -> tuple[str, str]:
+    """What is wrong, and how to mend it: of an error of the user's code, where that is."""
+    if isinstance(error, ThalwegError):
+        what, _, mend = str(error).partition("; ")
+        return what, mend
+    what = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    libraries = (str(Path(__file__).parent), sys.prefix, sys.base_prefix, "<")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith(libraries)
+    ]
+    if not frames:
+        return what, "this is not foreseen: --debug shows the trace, which is worth a report"
+    name = frames[-1].name
+    place = f"{frames[-1].filename}:{frames[-1].lineno}{'' if name.startswith('<') else f', in {name}'}"
+    return what, f"it came out of your code at {place}; --debug shows the whole trace"
 
 
 def warn(message: str) -> None:

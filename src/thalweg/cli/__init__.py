@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from pathlib import Path
 
-from thalweg.cli import folders, measuring, trying
+from thalweg.cli import starting, measuring, trying, folders  # isort: skip - the order of the help
 from thalweg.cli.base import app
-from thalweg.errors import ThalwegError
+from thalweg.errors import told
 from thalweg.show.folders import shown
 
-__all__ = ["app", "folders", "main", "measuring", "trying"]
+__all__ = ["app", "folders", "main", "measuring", "starting", "trying"]
 
 
 def main() -> None:
@@ -32,31 +30,8 @@ def main() -> None:
     except Exception as error:
         if debugging:
             raise
-        what, mend = _told(error)
+        what, mend = told(error)
         print(f"thalweg: {shown(what)}", file=sys.stderr)
         if mend:
             print(f"         {shown(mend)}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _told(error: Exception) -> tuple[str, str]:
-    """What is wrong, and how to mend it."""
-    if isinstance(error, ThalwegError):
-        what, _, mend = str(error).partition("; ")
-        return what, mend
-    what = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-    own = str(Path(__file__).parent.parent)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and not frame.filename.startswith((own, sys.prefix, "<"))
-    ]
-    if frames:
-        place = f"{frames[-1].filename}:{frames[-1].lineno}, in {frame_name(frames[-1].name)}"
-        return what, f"it came out of your code at {place}; --debug shows the whole trace"
-    return what, "this is not foreseen: --debug shows the trace, which is worth a report"
-
-
-def frame_name(name: str) -> str:
-    """A function's name as a person says it."""
-    return "the module itself" if name == "<module>" else name

@@ -30,7 +30,7 @@ _MISSING = re.compile(r"derivative for .+ not implemented|double backward|differ
 _OPERATION = re.compile(r"derivative for '?(?:aten::)?(\w+?)'? is not implemented")
 
 REMEDY = (
-    "The Hessian can be measured by central differences of gradients instead: problem.hessian(finite_differences=True)"
+    "the Hessian can be measured by central differences of gradients instead: problem.hessian(finite_differences=True)"
 )
 
 
@@ -179,5 +179,5 @@ def _check_gradient(head: Tensor, inputs: Sequence[Tensor]) -> None:
 
 
 def _message(operation: str, where: str) -> str:
-    plainly = ". Or let attention be computed plainly, by attn_implementation='eager' in transformers"
-    return f"torch cannot differentiate {operation}{where} twice. {REMEDY}" + plainly * ("attention" in operation)
+    plainly = ", or let attention be computed plainly, by attn_implementation='eager' in transformers"
+    return f"torch cannot differentiate {operation}{where} twice; {REMEDY}" + plainly * ("attention" in operation)

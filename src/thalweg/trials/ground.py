@@ -259,15 +259,23 @@ def refuse_overlap(train: Iterable[Any], held_out: Iterable[Any]) -> float:
     Raises:
         InputError: if it is more than `FEW_DOUBLES`.
     """
-    known = set(_prints(train))
-    found = list(_prints(held_out))
-    both = sum(code in known for code in found)
-    if both > FEW_DOUBLES * len(found):
+    both, count = doubled(train, held_out)
+    if both > FEW_DOUBLES * count:
         raise InputError(
-            f"{both} of {len(found)} held-out samples are training samples as well, so nothing could be judged on "
+            f"{both} of {count} held-out samples are training samples as well, so nothing could be judged on "
             "them; give held-out data that training never saw"
         )
-    return both / max(len(found), 1)
+    return both / max(count, 1)
+
+
+def doubled(train: Iterable[Any], held_out: Iterable[Any]) -> tuple[int, int]:
+    """How many held-out samples stand in the training data as well, by fingerprint, and how many there are.
+
+    Batches count as wholes where their samples cannot be told apart.
+    """
+    known = set(_prints(train))
+    found = list(_prints(held_out))
+    return sum(code in known for code in found), len(found)
 
 
 def _prints(data: Iterable[Any]) -> Iterator[int]:
