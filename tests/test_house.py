@@ -52,6 +52,7 @@ ORDER = (
     "measurement",
     "workflow",
     "checkup",
+    "decision",
     "study",
     "show",
     "demo",

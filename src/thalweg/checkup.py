@@ -29,11 +29,12 @@ from thalweg.recording.keeping import Keeping
 from thalweg.space import ParameterSpace, unwrapped
 from thalweg.task import Task
 from thalweg.trials.ground import FEW_DOUBLES, doubled
+from thalweg.trials.plan import least_seconds
 
 State = Literal["good", "note", "bad"]
 
 SAMPLES = 64
-"""On which products are tried."""
+"""On which products are tried; a trial's step has as many."""
 
 PATIENCE = 20.0
 """Seconds that a pass over the data may take, by its first batch, to be made whole."""
@@ -44,13 +45,11 @@ PRODUCTS = 18
 BASIS = 7
 """Vectors of P numbers that the solver holds for each eigenpair."""
 
-ARM_TRAININGS = 6 * (5 * 2 + 4 * 4 + 8 * 4)
-"""Trainings of a trial of one arm with its controls, as `thalweg trial` plans them."""
+ONE_ARM = 6
+"""An arm, its complement, three controls, and training in full."""
 
 RECORDED = 1000
 """Steps that a recording is reckoned for."""
-
-TRIAL_STEPS, TRIAL_BATCH = 200, 64
 
 SYMMETRIC = 1e-3
 
@@ -78,9 +77,9 @@ class Checkup:
 
     Attributes:
         checks: in the order in which they were made; after a bad one those that need it are left out.
-        costs: seconds and bytes: `loss_seconds`, `gradient_seconds`, `product_seconds`, `analysis_seconds`,
-            `analysis_products`, `trial_seconds` (one arm), `graph_bytes`, `basis_bytes`, `free_bytes`, `disk_bytes` (of
-            1,000 recorded steps), `free_disk_bytes`; those that could be measured.
+        costs: seconds and bytes: `loss_seconds`, `gradient_seconds`, `step_seconds`, `product_seconds`,
+            `analysis_seconds`, `analysis_products`, `trial_seconds` (one arm), `graph_bytes`, `basis_bytes`,
+            `free_bytes`, `disk_bytes` (of 1,000 recorded steps), `free_disk_bytes`; those that could be measured.
         following: what to run next, a command or a sentence.
     """
 
@@ -234,6 +233,8 @@ class _Look:
             self.say("gradient", "note", f"{told}; it is zero in {shown}", "freeze what the loss does not use")
         else:
             self.say("gradient", "good", told)
+        small.gradient()  # once, so that what is done once is not timed
+        _, self.costs["step_seconds"] = self._timed(small.gradient)
         self._exact(small)
         hessian = first.hessian()
         vector = torch.randn(problem.space.size, generator=torch.Generator().manual_seed(self.seed)).to(slope)
@@ -321,9 +322,7 @@ class _Look:
         products = PRODUCTS * self.k * self.stages
         costs["analysis_products"] = products
         costs["analysis_seconds"] = products * costs["product_seconds"]
-        samples = max(sum(problem.survey.samples), 1)
-        step = costs["gradient_seconds"] * min(TRIAL_BATCH / samples, 1.0)
-        costs["trial_seconds"] = ARM_TRAININGS * (TRIAL_STEPS * step + 2 * costs["loss_seconds"])
+        costs["trial_seconds"] = least_seconds(costs["step_seconds"], costs["loss_seconds"], ONE_ARM)
         self.say(
             "time", "good",
             f"gradient {_seconds(costs['gradient_seconds'])}, product {_seconds(costs['product_seconds'])}; the "

@@ -73,6 +73,7 @@ def analyse(
         "seconds": costs.seconds,
         "products": costs.products,
         "gradient_seconds": measure.gradient_seconds,
+        "trial_seconds": measure.trial_seconds,
         "peak_memory_bytes": peak_memory(),
     }
     run.save("analysis", result)

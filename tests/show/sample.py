@@ -306,7 +306,11 @@ def trial() -> dict[str, Any]:
             "arms": list(arms), "controls": controls, "complements": complements, "incumbent": "full",
             "question": "better", "seeds": 9, "steps": 200, "batch": 64, "minimum_effect": 0.02, "level": 0.05,
         },
-        "pilot": {"tuned": {arm: {"factor": 1.0, "edge": arm == "drift", "tried": []} for arm in arms}, "arms": []},
+        "about": {arm: {"layers": None, "directions": 10, "label": arm} for arm in arms},
+        "pilot": {
+            "tuned": {arm: {"factor": 1.0, "edge": arm == "drift", "tried": []} for arm in arms},
+            "arms": [{"arm": arm, "power": 0.86 + 0.01 * i} for i, arm in enumerate(arms)],
+        },
         "stages": {
             "confirm": {
                 "start_loss": 0.11,

@@ -11,7 +11,9 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.show.sample import analysis, trial
+from thalweg.decision import decision
 from thalweg.errors import InputError, RunError
+from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, percent, seconds
 from thalweg.show.report import render, report
 from thalweg.show.trial_text import verdict_line
@@ -76,7 +78,7 @@ class Reader(HTMLParser):
 def test_page_is_balanced_and_has_every_section(pages, language):
     reader = Reader(pages[language])
     anchors = {attributes.get("id") for tag, attributes in reader.tags if tag == "section"}
-    assert anchors == {"verdict", *SECTIONS}
+    assert anchors == {"decision", "verdict", "meeting", *SECTIONS}
     assert len(pages[language].encode()) < 2_000_000
 
 
@@ -120,7 +122,7 @@ def test_key_sentences_carry_the_numbers_of_the_analysis(pages, language):
     data, text = analysis(), Reader(pages[language]).text
     told, last = data["verdict"], data["stages"][-1]
     row = last["agreement"][0]
-    verdict = Reader(re.search(r'<p class="verdict">.*?</p>', pages[language], re.S)[0]).text
+    verdict = Reader(re.findall(r'<p class="verdict">.*?</p>', pages[language], re.S)[1]).text
     shares = [percent(told[part]) for part in ("captured", "uniform", "layer_matched")]
     assert [part in verdict for part in shares] == [True] * 3
     assert str(row["window"][0]) in verdict
@@ -131,7 +133,7 @@ def test_key_sentences_carry_the_numbers_of_the_analysis(pages, language):
         percent(sum(data["path"]["explained"])),
         percent(sum(data["path"]["random_walk"]["explained"])),
         percent(sum(data["components"]["updates"]["explained"][:10])),
-        seconds(data["cost"]["seconds"]["total"]),
+        Words(language).duration(data["cost"]["seconds"]["total"]),
         count(data["cost"]["products"]),
         number(data["loss"]["held_out"]),
         data["command"],
@@ -144,9 +146,42 @@ def test_languages_agree_in_every_number(pages):
     assert numbers["en"] == numbers["ja"]
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_first_page_holds_the_decision_its_price_and_its_next_command(language):
+    data = analysis()
+    data["cost"]["trial_seconds"] = 1234.0
+    found, words = decision(data), Words(language)
+    first = re.search(r'<section id="decision".*?</section>', render(data, language), re.S)[0]
+    text = Reader(first).text
+    assert first.count('class="why"') == len(found.findings) == 3
+    assert first.count('<th scope="row">') == len(found.places)
+    for place in found.places:
+        assert words.plain(f"action.{place.word}") in text
+    assert words.duration(1234.0) in text
+    assert "thalweg trial plan runs/digits --task thalweg.tasks.digits:task" in text
+    assert percent(data["verdict"]["captured"]) in text
+    meeting = Reader(re.search(r'<section id="meeting".*?</section>', render(data, language), re.S)[0]).text
+    for figure in (count(data["run"]["parameters"]), words.duration(data["cost"]["seconds"]["total"])):
+        assert figure in meeting
+    assert words.duration(1234.0) in meeting
+
+
+def test_a_large_net_shows_layers_from_both_ends_on_the_first_page():
+    data = analysis()
+    layer = data["layers"][0]
+    data["layers"] = [
+        {**layer, "layer": f"block.{i}", "compression": i + 1, "compression_low": i + 1, "compression_high": i + 1,
+         "fine_tuning": i + 1, "fine_tuning_high": i + 1}
+        for i in range(40)
+    ]  # fmt: skip
+    first = re.search(r'<section id="decision".*?</section>', render(data, "en"), re.S)[0]
+    shown = re.findall(r'<th scope="row">layer <bdi class="name">block\.(\d+)', first)
+    assert shown == ["39", "38", "37", "2", "1", "0"]
+
+
 def test_nothing_is_productive_before_a_trial(pages):
     text = Reader(pages["en"]).text
-    assert "is undecided: no trial has run" in text
+    assert "Undecided: no trial has tested yet" in text
     untested = text.count("Untested: whether any direction is productive")
     question = text.count("Whether any of them is productive stays a question")
     assert untested == question == 1
@@ -349,7 +384,7 @@ def test_report_writes_one_file_for_each_language(tmp_path):
     assert [path.name for path in paths] == ["report.en.html", "report.ja.html"]
     assert all(path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>") for path in paths)
     assert 'href="report.ja.html"' in paths[0].read_text(encoding="utf-8")
-    assert 'href="report.ja.html"' not in report(folder)[0].read_text(encoding="utf-8")
+    assert 'href="report.ja.html"' not in report(folder, ["en"])[0].read_text(encoding="utf-8")
 
 
 def test_report_says_what_is_missing(tmp_path):
@@ -416,7 +451,7 @@ def test_a_pilot_alone_decides_nothing(tried):
     piloted = {**trial(), "stage": "pilot", "stages": {}}
     text = Reader(render({**analysis(), "trial": piloted}, "en")).text
     assert "Only the pilot has run, so nothing is decided." in text
-    assert "is undecided: no trial has run" in text
+    assert "Undecided: no trial has tested yet" in text
 
 
 def test_only_seeds_that_were_judged_are_counted():

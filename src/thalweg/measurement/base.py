@@ -61,6 +61,7 @@ class Measurement:
         say: called with a line for each part as it begins.
         progress: whether the eigenpairs show theirs.
         gradient_seconds: of one gradient, once it was timed.
+        trial_seconds: that a trial takes at the least, once its parts were timed; None without held-out data.
     """
 
     run: Run[Trajectory]
@@ -73,6 +74,7 @@ class Measurement:
     say: Say
     progress: bool
     gradient_seconds: float = 0.0
+    trial_seconds: float | None = None
     _components: dict[tuple[str, Window], Directions | str] = field(default_factory=dict)
 
     def found(self, source: str, window: Window) -> Directions | str:

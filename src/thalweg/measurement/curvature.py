@@ -20,6 +20,7 @@ from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
+from thalweg.trials.plan import least_seconds
 
 TRACKED = ("persistence", "threshold", "of_threshold", "participation", "layer", "layer_share")
 """What a stage keeps of its row in a table of `track_curvature`."""
@@ -96,13 +97,26 @@ def agreement(m: Measurement, stage: dict[str, Any], pairs: Directions, window: 
     stage["agreement"] = rows
 
 
+STEP_SAMPLES = 64
+"""Samples of a trial's step, as it is planned."""
+
+
 def losses(m: Measurement, there: Problem) -> dict[str, Any]:
     """Loss and gradient on the training data, and the loss on held-out data."""
     m.say("loss and gradient")
     start = time.perf_counter()
     norm = float(there.gradient().double().norm())
     m.gradient_seconds = time.perf_counter() - start
-    held_out = None if m.held_out is None else there.on(m.held_out.data).loss()
+    held_out = None
+    if m.held_out is not None:
+        few = there.sampled(STEP_SAMPLES) or there
+        few.gradient()  # once, so that what is done once is not timed
+        start = time.perf_counter()
+        few.gradient()
+        step = time.perf_counter() - start
+        start = time.perf_counter()
+        held_out = there.on(m.held_out.data).loss()
+        m.trial_seconds = least_seconds(step, time.perf_counter() - start)
     return {"train": there.loss(), "held_out": held_out, "gradient_norm": norm}
 
 

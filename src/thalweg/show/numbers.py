@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 DASH = "–"
 SPACE = "\u00a0"
@@ -78,17 +79,22 @@ def p_value(p: float | None, log10_p: float | None = None, draws: int | None = N
     return f"≈{SPACE}{power(round(log10_p))}"
 
 
-def seconds(value: float | None) -> str:
-    """A duration in seconds, or in minutes where there are many."""
+UNITS = ("µs", "ms", "s", "min", "h")
+"""Of durations, from microseconds to hours."""
+
+
+def seconds(value: float | None, units: Sequence[str] = UNITS) -> str:
+    """A duration in seconds, or in minutes where there are many; `units` in another language."""
     if value is None or not math.isfinite(value):
         return DASH
+    micro, milli, second, minute, hour = units
     if value < 0.001:
-        return f"{1e6 * value:.0f}{SPACE}µs"
+        return f"{1e6 * value:.0f}{SPACE}{micro}"
     if value < 0.1:
-        return f"{1000 * value:.2g}{SPACE}ms"
+        return f"{1000 * value:.2g}{SPACE}{milli}"
     if value < 120:
-        return f"{value:.2g}{SPACE}s" if value < 10 else f"{value:.0f}{SPACE}s"
-    return f"{value / 60:.0f}{SPACE}min" if value < 7200 else f"{value / 3600:.1f}{SPACE}h"
+        return f"{value:.2g}{SPACE}{second}" if value < 10 else f"{value:.0f}{SPACE}{second}"
+    return f"{value / 60:.0f}{SPACE}{minute}" if value < 7200 else f"{value / 3600:.1f}{SPACE}{hour}"
 
 
 def size(value: float | None) -> str:

@@ -17,12 +17,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from thalweg.decision import decision
 from thalweg.errors import RunError
 from thalweg.runs import read_json, read_manifest, write_atomically
 from thalweg.show import palette
 from thalweg.show.messages import Words
 from thalweg.show.numbers import clean, clip, count
 from thalweg.show.sections import sections
+from thalweg.show.sections.decision import meeting, page
 from thalweg.show.sections.verdict import verdict
 
 FORMAT = 1
@@ -59,11 +61,11 @@ def report(run_folder: str | Path, languages: Sequence[str] = ("en", "ja")) -> l
         )
     if (folder / TRIAL).is_file():
         analysis["trial"] = read_json(folder / TRIAL)
-    pages = {language: render(analysis, language, others=languages) for language in languages}
+    texts = {language: render(analysis, language, others=languages) for language in languages}
     paths = []
-    for language, page in pages.items():
+    for language, text in texts.items():
         path = folder / file_name(language)
-        write_atomically(path, page.encode())
+        write_atomically(path, text.encode())
         paths.append(path)
     return paths
 
@@ -81,7 +83,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
         language: "en" or "ja".
         others: languages that stand beside it as files of their own, to link to.
     """
-    words = Words(language)
+    words, found = Words(language), decision(analysis)
     style = style_sheet()
     return (
         _environment()
@@ -95,8 +97,9 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
             run_title=_title(analysis),
             facts=_facts(analysis, words),
             notices=_notices(analysis, words),
+            page=page(analysis, found, words),
             verdict=verdict(analysis, words),
-            sections=sections(analysis, words),
+            sections=[*sections(analysis, words), meeting(analysis, found, words)],
             links=[(other, file_name(other)) for other in others if other != language],
         )
     )

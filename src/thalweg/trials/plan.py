@@ -28,11 +28,21 @@ ARMS = ("updates:10", "eigenvectors:10", "weights:10", "drift")
 
 ARMS_WITHOUT_RUN = ("eigenvectors:10", "layers:top:1")
 
+STEPS, USUAL_SEEDS, PILOT, TUNING = 200, 8, 4, 2
+"""Of a plan as it comes: steps of a training; seeds that judge, of the pilot, and of the grid."""
+
+USUAL_NAMES = 1 + 4 * len(ARMS)
+"""Arms and controls of `ARMS`, about: each has a complement and two or three controls of its own."""
+
 SEEDS = {"pilot": 1_000, "confirm": 10_000, "full": 100_000}
 """Where the seeds of each stage begin, so that none is used twice."""
 
 FULL_STAGE = 4
 """The full stage has so many times as many steps."""
+
+
+AROUND = 3
+"""Step sizes that every replicate tries around its arm's."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +83,10 @@ class Plan:
     complements: Mapping[str, str]
     incumbent: str = FULL
     question: Question = "better"
-    seeds: int = 8
-    pilot_seeds: int = 4
-    tuning_seeds: int = 2
-    steps: int = 200
+    seeds: int = USUAL_SEEDS
+    pilot_seeds: int = PILOT
+    tuning_seeds: int = TUNING
+    steps: int = STEPS
     batch: int = 64
     grid: tuple[float, ...] = GRID
     extensions: int = 8
@@ -176,6 +186,18 @@ def make_plan(ground: Ground, arms: Sequence[str] | None = None, **settings: Any
     )
     check(plan)
     return plan
+
+
+def least_seconds(step: float, loss: float, names: int = USUAL_NAMES) -> float:
+    """What pilot and confirmation of a plan as it comes take at the least.
+
+    Args:
+        step: seconds of one gradient of a training batch.
+        loss: seconds of one evaluation of the held-out loss.
+        names: arms and controls.
+    """
+    trainings = names * (len(GRID) * TUNING + (USUAL_SEEDS + PILOT) * (AROUND + 1))
+    return trainings * (STEPS * step + 2 * loss)
 
 
 def check(plan: Plan) -> None:

@@ -176,6 +176,7 @@ def _run(stages: Stages, last: Stage, budget: float | None, folder: Path | None)
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "plan": plan.to_json(),
         "hash": plan.hash,
+        "about": {name: stages.about(name) for name in plan.arms},
         "question": plan.in_words(),
         "doubles": stages.ground.doubles,
         "step": stages.ground.step,

@@ -16,7 +16,7 @@ from thalweg.trials.arms import make_way
 from thalweg.trials.cells import CellStore
 from thalweg.trials.effects import all_powers, effect, seeds_needed
 from thalweg.trials.ground import Ground
-from thalweg.trials.plan import FULL_STAGE, Plan, Stage
+from thalweg.trials.plan import AROUND, FULL_STAGE, Plan, Stage
 from thalweg.trials.training import Cell, Split, run_cell
 from thalweg.trials.verdict import Cells, Verdict, differences, hopeless, start_loss, verdicts
 
@@ -24,9 +24,6 @@ Say = Callable[[str], None]
 
 UNSURE = 0.8
 """How sure an upper bound on what a small pilot measured is."""
-
-AROUND = 3
-"""Step sizes that every replicate tries."""
 
 OWN = 500_000
 """What is added to a replicate's seed for the seed on which its step size is tuned."""
@@ -240,6 +237,15 @@ class Stages:
             "start_training_loss": self.ground.training.loss(),
             "gradients": sum(cell.diverged or cell.steps[-1] for cell in cells.values()),
             "go_on": any(one.word == "invest" for one in found),
+        }
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What an arm trains: how many directions of which label, or which layers."""
+        way = make_way(self.ground, name, torch.Generator().manual_seed(self.plan.seed))
+        return {
+            "layers": None if way.layers is None else list(way.layers),
+            "directions": None if way.basis is None else len(way.basis),
+            "label": None if way.basis is None else way.basis.label,
         }
 
     def stiffness(self, name: str) -> tuple[float, float] | None:

@@ -13,18 +13,21 @@ from markupsafe import Markup
 from thalweg.errors import InputError, nearest
 from thalweg.show.messages import (
     en,
+    en_decision,
     en_directions,
     en_outside,
     en_trials,
     ja,
+    ja_decision,
     ja_directions,
     ja_outside,
     ja_trials,
 )
+from thalweg.show.numbers import seconds
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {
-    "en": {**en.TEXTS, **en_directions.TEXTS, **en_outside.TEXTS, **en_trials.TEXTS},
-    "ja": {**ja.TEXTS, **ja_directions.TEXTS, **ja_outside.TEXTS, **ja_trials.TEXTS},
+    "en": {**en.TEXTS, **en_directions.TEXTS, **en_outside.TEXTS, **en_trials.TEXTS, **en_decision.TEXTS},
+    "ja": {**ja.TEXTS, **ja_directions.TEXTS, **ja_outside.TEXTS, **ja_trials.TEXTS, **ja_decision.TEXTS},
 }
 
 
@@ -51,6 +54,10 @@ class Words:
     def plain(self, key: str, **values: object) -> str:
         """The message as plain text."""
         return CATALOGUES[self.language][key].format(**values)
+
+    def duration(self, value: float | None) -> str:
+        """A number of seconds with its unit, in the language's words for units."""
+        return seconds(value, CATALOGUES[self.language]["page.units"].split())
 
     def known(self, group: str, name: str) -> str:
         """The word for a name that the analysis uses, or the name itself where the catalogue has none."""

@@ -3,7 +3,8 @@
 TEXTS = {
     # page
     "page.title": "{run}: thalweg report",
-    "page.skip": "Skip to the verdict",
+    "page.skip": "Skip to the decision",
+    "page.units": "µs ms s min h",
     "page.between": " ",
     "page.contents": "Contents",
     "page.other_language": "日本語",
@@ -51,7 +52,7 @@ TEXTS = {
     "plot.of_source": "principal component of the {source}",
     "plot.share": "share of the whole network",
     # verdict
-    "verdict.title": "Verdict",
+    "verdict.title": "What was measured",
     "verdict.agreement": "Measured agreement: over steps {first} to {last}, the first {components} principal "
     "directions of the {source} capture {captured} of the curvature’s top‑{k} space, against {uniform} by chance and "
     "{layer_matched} for random directions with the same energy in each layer.",
@@ -63,7 +64,6 @@ TEXTS = {
     "clearly more than random directions with the same energy in each layer, {layer_matched}: the two may merely share "
     "their layers.",
     "verdict.none": "No verdict: too little was recorded to compare the updates with the curvature.",
-    "verdict.undecided": "Whether working along these directions pays is undecided: no trial has run.",
     "verdict.sure": "How sure this is",
     "verdict.p": "Overlap: p {uniform} against uniformly random directions, and p {layer_matched} against "
     "layer-matched ones by counting draws. After Holm’s correction for all tests in this report the "

@@ -4,6 +4,7 @@ TEXTS = {
     # page
     "page.title": "{run}：thalweg レポート",
     "page.skip": "結論へ進む",
+    "page.units": "マイクロ秒 ミリ秒 秒 分 時間",
     "page.between": "",
     "page.contents": "目次",
     "page.other_language": "English",
@@ -51,7 +52,7 @@ TEXTS = {
     "plot.of_source": "{source}の主成分",
     "plot.share": "ネットワーク全体に占める割合",
     # verdict
-    "verdict.title": "結論",
+    "verdict.title": "測定の結果",
     "verdict.agreement": "一致を確認：ステップ {first}〜{last} では、{source}の上位 {components} 主成分が、"
     "曲率の上位 {k} "
     "固有空間の {captured} を捉えています。偶然なら {uniform}、層ごとのエネルギーをそろえたランダムな方向でも "
@@ -65,7 +66,6 @@ TEXTS = {
     "そろえたランダムな方向の {layer_matched} を明確に上回るとは言えません。両者は単に同じ層に集まっているだけかも"
     "しれません。",
     "verdict.none": "結論なし：更新と曲率を比べるには、記録されたステップが足りません。",
-    "verdict.undecided": "これらの方向に沿って調整することに効果があるかどうかは、試験を行っていないため未判定です。",
     "verdict.sure": "確からしさ",
     "verdict.p": "重なり：一様ランダムな方向に対して p {uniform}。層ごとにそろえたランダムな方向に対しては、抽出を"
     "数えて p {layer_matched}。本レポートの全検定に対する Holm 補正後は、二つのうち大きいほうが p {holm}"

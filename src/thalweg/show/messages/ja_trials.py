@@ -72,7 +72,7 @@ TEXTS = {
     "plot.held_out": "検証損失",
     "plot.trial_step": "試験のステップ",
     "verdict.decided": "{seeds} シードの試験で検証しました。{told}",
-    "verdict.word.invest": "{arm}：投資する。検証データで、すべての対照と {incumbent} を上回りました。",
+    "verdict.word.invest": "{arm}：投資する。検証データで、すべての対照と{incumbent}を上回りました。",
     "verdict.word.guard": "{arm}：守る。損失はこの方向に敏感で、そこだけで学習しても効果はありませんでした。",
     "verdict.word.harmful": "{arm}：有害。検証損失が上がりました。",
     "verdict.word.no evidence": "{arm}：効果があるという証拠はありません。",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thalweg.show.messages import Words
-from thalweg.show.numbers import clean, count, number, seconds, size
+from thalweg.show.numbers import clean, count, number, size
 from thalweg.show.sections.base import Section, final, grid
 
 
@@ -15,15 +15,15 @@ def cost(analysis: Mapping[str, Any], words: Words) -> Section:
     data = analysis["cost"]
     times = {part: value for part, value in (data.get("seconds") or {}).items() if value is not None}
     total, gradient = times.get("total"), data.get("gradient_seconds")
-    known = {"total": seconds(total), "products": count(data.get("products"))}
+    known = {"total": words.duration(total), "products": count(data.get("products"))}
     if total and gradient:
         gradients = count(round(total / gradient))
-        lead = [words("cost.lead", gradient=seconds(gradient), gradients=gradients, **known)]
+        lead = [words("cost.lead", gradient=words.duration(gradient), gradients=gradients, **known)]
     else:
         lead = [words("cost.lead_short", **known)]
     if data.get("peak_memory_bytes"):
         lead.append(words("cost.memory", memory=size(data["peak_memory_bytes"])))
-    rows = [(words.known("cost", part), seconds(value)) for part, value in times.items()]
+    rows = [(words.known("cost", part), words.duration(value)) for part, value in times.items()]
     return Section(
         "cost",
         words("cost.title"),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from thalweg.show import trial_plots as plots
 from thalweg.show.messages import Words
-from thalweg.show.numbers import count, number, p_value, percent, seconds
+from thalweg.show.numbers import count, number, p_value, percent
 from thalweg.show.sections.base import Grid, Key, Picture, Section, grid, name, picture, reading, span
 
 ROW, AROUND = 26, 64
@@ -150,9 +150,9 @@ def _costs(data: Mapping[str, Any], words: Words) -> list[Markup]:
     if data.get("doubles"):
         out.append(words("trial.doubles", share=percent(data["doubles"])))
     spent, following = data["spent"], data["next"]
-    out.append(words("trial.cost", seconds=seconds(spent["seconds"]), gradients=count(spent["gradients"])))
+    out.append(words("trial.cost", seconds=words.duration(spent["seconds"]), gradients=count(spent["gradients"])))
     if following["stage"] and following["go_on"]:
-        out.append(words("trial.next", seconds=seconds(following["seconds"])))
+        out.append(words("trial.next", seconds=words.duration(following["seconds"])))
     else:
         out.append(words("trial.finished" if following["go_on"] else "trial.stop"))
     return out

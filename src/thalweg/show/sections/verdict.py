@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from thalweg.show.messages import Words
-from thalweg.show.numbers import DASH, count, number, p_value, percent, seconds
+from thalweg.show.numbers import DASH, count, number, p_value, percent
 from thalweg.show.sections.base import final, name, span
 
 KEYS = {"agreement": "verdict.agreement", "no agreement": "verdict.no_agreement", "mixed": "verdict.mixed"}
@@ -40,7 +40,7 @@ class Verdict:
 
     Attributes:
         sentence: the verdict.
-        caveat: what stays undecided.
+        caveat: what a trial has said of each arm; empty before one.
         sure: how sure it is.
         tiles: key figures.
     """
@@ -54,7 +54,7 @@ class Verdict:
 def verdict(analysis: Mapping[str, Any], words: Words) -> Verdict:
     """The head of the report from the stored analysis."""
     told = analysis.get("verdict")
-    caveat = _decided(analysis.get("trial"), words) or words("verdict.undecided")
+    caveat = _decided(analysis.get("trial"), words) or Markup()
     if not told or told.get("word") not in KEYS:
         return Verdict(words("verdict.none"), caveat, tuple(_sure(analysis, None, words)), _tiles(analysis, words))
     row = _row(analysis, told)
@@ -79,7 +79,7 @@ def _decided(trial: Mapping[str, Any] | None, words: Words) -> Markup | None:
     judged = (trial or {}).get("stages", {}).get((trial or {}).get("stage"))
     if trial is None or not judged:
         return None
-    incumbent = name(trial["plan"]["incumbent"])
+    incumbent = in_words(trial["plan"]["incumbent"], words)
     told = [
         words(f"verdict.word.{one['word']}", arm=in_words(one["arm"], words), incumbent=incumbent)
         for one in judged["verdicts"]
@@ -90,6 +90,8 @@ def _decided(trial: Mapping[str, Any] | None, words: Words) -> Markup | None:
 
 def in_words(arm: str, words: Words) -> Markup:
     """What an arm trains, for a reader who does not know its name; the name alone where there are no words for it."""
+    if arm == "full":
+        return words("arm.full")
     head, _, rest = str(arm).partition(":")
     kind, count = (f"{head}.{rest.rpartition(':')[0]}", rest.rpartition(":")[2]) if head == "layers" else (head, rest)
     key = f"arm.{kind}"
@@ -181,7 +183,7 @@ def _tiles(analysis: Mapping[str, Any], words: Words) -> tuple[Tile, ...]:
         tiles.append(_layer_tile(analysis, told, words))
     if (cost.get("seconds") or {}).get("total") is not None:
         note = words("tile.cost_note", products=count(cost.get("products")))
-        tiles.append(Tile("chance", seconds(cost["seconds"]["total"]), words("tile.cost"), note))
+        tiles.append(Tile("chance", words.duration(cost["seconds"]["total"]), words("tile.cost"), note))
     return tuple(tiles)
 
 
