@@ -86,7 +86,7 @@ test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
 
 prove: setup-test
-	@$(PIP) install --no-deps -r tests/models/requirements.txt
+	@$(PIP) install --no-deps -r tests/models/requirements.txt -r tests/show/requirements.txt
 	$(BIN)/python -m pytest -m prove -s
 
 # BENCH takes options that all of them know, as in: make bench BENCH='--workload mlp'. Each script writes its own section of

@@ -6,6 +6,7 @@ a part that is missing from the results leaves out what would have been said of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -289,7 +290,7 @@ def _groups(analysis: Mapping[str, Any], told: Mapping[str, str]) -> list[Place]
         if not own:
             continue
         stiff, sloppy = (sum(name in row["words"].split(", ") for row in own) for name in ("stiff", "sloppy"))
-        best = max(own, key=lambda row: row["gain"])
+        best = max(own, key=lambda row: _or(row.get("gain"), -math.inf))
         held_out = best.get("gain_held_out")
         word, reason = "undecided", "nothing"
         if stiff >= MOST * len(own):
@@ -304,7 +305,7 @@ def _groups(analysis: Mapping[str, Any], told: Mapping[str, str]) -> list[Place]
         elif heard and set(heard) == {"harmful"}:
             word, reason = "leave", "trial"
         values = {
-            "count": len(own), "stiff": stiff, "sloppy": sloppy, "gain": best["gain"], "gain_held_out": held_out,
+            "count": len(own), "stiff": stiff, "sloppy": sloppy, "gain": best.get("gain"), "gain_held_out": held_out,
             "tried": heard[0] if heard else None,
         }  # fmt: skip
         places.append(Place("directions", label, word, reason, False, values))

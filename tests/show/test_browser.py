@@ -1,6 +1,9 @@
 """The report in a real browser: no violation of its policy, no console error, no request but for the page itself."""
 
+import html
 import http.server
+import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -9,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.show.sample import analysis
+from tests.show.sample import analysis, trial
+from thalweg.show.messages import Words
+from thalweg.show.numbers import number
 from thalweg.show.report import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -78,7 +83,7 @@ def test_the_browser_has_nothing_to_say(server, language, scheme, width):
     port, asked, folder = server
     document, console = _open(render(analysis(), language, ("en", "ja")), port, folder, width, scheme)
     assert console == ""
-    assert document.count('class="plot"') == 13
+    assert document.count('class="plot"') == 21
     assert {path for path in asked if not OWN.search(path)} == {f"http://127.0.0.1:{port}/page.html"}
 
 
@@ -90,3 +95,75 @@ def test_the_check_would_see_a_violation_and_a_request(server):
     loose = page.replace("default-src &#39;none&#39;", "default-src *")
     _open(loose, port, folder, 1281, LIGHT)
     assert "http://example.org/x.png" in asked
+
+
+def _driven(page: str, code: str) -> str:
+    """The page without its policy, which would forbid it, and with a script that leaves a result in a `pre`."""
+    loose = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    assert loose != page
+    return loose.replace("</body>", f'<pre id="result"></pre><script>{code}</script></body>')
+
+
+def _result(document: str) -> str:
+    return html.unescape(re.search(r'<pre id="result">(.*?)</pre>', document, re.S)[1])
+
+
+SORTS = """
+const table = document.querySelector("#directions table.sorts");
+const column = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "gain on training data");
+const read = () => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent.trim());
+const given = read(), press = table.tHead.rows[0].cells[column].querySelector("button");
+press.click(); const up = read(), state = press.parentNode.getAttribute("aria-sort");
+press.click(); const down = read();
+document.getElementById("result").textContent = JSON.stringify({ given, up, down, state });
+"""
+
+
+def test_a_press_sorts_a_table_by_its_numbers(server):
+    port, _, folder = server
+    data = analysis()
+    gains = [0.5, 3e-7, 1200.0, -0.02, 1e-5, None, 0.0]
+    row = data["directions"][0]
+    data["directions"] = [{**row, "gain": gain, "bounded": False} for gain in gains]
+    page = _driven(render(data, "en"), SORTS.replace("gain on training data", _head("gain")))
+    found = json.loads(_result(_open(page, port, folder, 1280, LIGHT)[0]))
+    wanted = [number(gain) for gain in sorted(gain for gain in gains if gain is not None)]
+    assert found["given"] == [number(gain) for gain in gains]
+    assert found["up"] == [*wanted, "–"]
+    assert found["down"] == [*reversed(wanted), "–"]
+    assert found["state"] == "ascending"
+
+
+def _head(column: str) -> str:
+    return Words("en").plain(f"directions.column.{column}")
+
+
+AXE = importlib.util.find_spec("axe_playwright_python")
+CHECK = """
+axe.run(document, { resultTypes: ["violations"] }).then((found) => {
+  const told = found.violations.map((one) => [one.impact, one.id, one.nodes.slice(0, 3).map((node) => node.html)]);
+  document.getElementById("result").textContent = JSON.stringify({ told, passes: found.passes.length });
+});
+"""
+
+
+@pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("scheme", [LIGHT, DARK], ids=["light", "dark"])
+def test_axe_finds_no_barrier(server, language, scheme):
+    port, _, folder = server
+    axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+    page = render({**analysis(), "trial": trial()}, language, ("en", "ja"))
+    document, _ = _open(_driven(page, axe.replace("</script", "<\\/script") + CHECK), port, folder, 1280, scheme)
+    found = json.loads(_result(document))
+    assert found["passes"] > 20  # it did look
+    assert found["told"] == []
+
+
+@pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
+def test_axe_would_find_a_barrier(server):
+    port, _, folder = server
+    axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+    page = render(analysis(), "en").replace('role="img" aria-label', 'role="img" data-label')
+    document, _ = _open(_driven(page, axe.replace("</script", "<\\/script") + CHECK), port, folder, 1280, LIGHT)
+    assert "svg-img-alt" in [one[1] for one in json.loads(_result(document))["told"]]

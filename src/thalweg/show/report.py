@@ -1,7 +1,8 @@
 """The report: one self-contained HTML file for each language.
 
-It reads only what `analyse` stored, imports no user code, holds no script and sends no request. Everything from the
-run is escaped; the content security policy allows exactly one style sheet, by its hash, and nothing else.
+It reads only what `analyse` stored, imports no user code and sends no request. Everything from the run is escaped; the
+content security policy allows exactly one style sheet and one script (which sorts tables), by their hashes, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
         others: languages that stand beside it as files of their own, to link to.
     """
     words, found = Words(language), decision(analysis)
-    style = style_sheet()
+    style, code = style_sheet(), script()
     return (
         _environment()
         .get_template("report.html.j2")
@@ -92,7 +93,8 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
             language=language,
             words=words,
             style=Markup(style),
-            policy=policy(style),
+            script=Markup(code),
+            policy=policy(style, code),
             title=words.plain("page.title", run=_title(analysis)),
             run_title=_title(analysis),
             facts=_facts(analysis, words),
@@ -105,10 +107,17 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
     )
 
 
-def policy(style: str) -> str:
-    """The content security policy for a page with this one style sheet."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def policy(style: str, code: str) -> str:
+    """The content security policy for a page with this one style sheet and this one script."""
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, code)]
+    allowed = f"style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+@cache
+def script() -> str:
+    """The page's script."""
+    return "\n" + resources.files("thalweg.show").joinpath("templates/report.js").read_text(encoding="utf-8")
 
 
 @cache

@@ -17,7 +17,7 @@ TEXTS = {
     "below about {floor} cannot be told from chance, and chance is counted with that.",
     "page.damaged": "Damaged and left out: {file} ({reason})",
     "page.gaps": "Steps missing from the recording: {gaps}",
-    "page.foot": "This page is one file. It holds no script and sends no request.",
+    "page.foot": "This page is one file. Its one script sorts tables. It sends no request.",
     "reading.what": "What it shows",
     "reading.null": "What chance looks like",
     "reading.how": "How it was measured",

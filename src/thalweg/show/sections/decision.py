@@ -224,7 +224,7 @@ def _reason(place: Place, words: Words) -> Markup:
         return words(f"place.{place.reason}", many=count(values[place.reason]), count=count(values["count"]))
     if place.reason == "drift":
         return words("place.drift", rise=number(-values["gain_held_out"]))
-    if values["gain_held_out"] is None:
+    if values["gain_held_out"] is None or values["gain"] is None:
         return words("place.nothing.directions", gain=number(values["gain"]))
     changes = {key: number(-values[key]) for key in ("gain", "gain_held_out")}
     return words("place.nothing.held_out", **changes)
