@@ -3,6 +3,7 @@
 #   make demo    set up, train a small net on real data, analyse it, write the report into out/demo
 #   make test    set up, then lint, types, documents and the whole test suite
 #   make lint    ruff and mypy alone
+#   make docs    the documentation as a site, into out/docs
 #   make prove   longer proofs (kills, browsers, pretrained models)
 #   make bench   cost beside other libraries, into benchmarks/RESULTS.md
 #   make study   the claims over the built-in tasks, where the study exists
@@ -27,7 +28,7 @@ PEERS := tests/agreement/requirements.txt
 TORCH := $(shell grep -E '^torch==[0-9.]+$$' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint prove bench study clean setup-demo setup-test
+.PHONY: help demo test lint docs prove bench study clean setup-demo setup-test
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -84,6 +85,10 @@ lint: setup-test
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
+
+docs: setup-test
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs out/docs
+	@echo "out/docs/index.html"
 
 prove: setup-test
 	@$(PIP) install --no-deps -r tests/models/requirements.txt -r tests/show/requirements.txt

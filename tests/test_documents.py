@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+import thalweg
 from tests.test_contributing import fenced
+from thalweg.cli import app
 from thalweg.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +43,7 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 def test_decisions_are_numbered_and_say_why() -> None:
-    pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
     assert [page.name[:4] for page in pages] == [f"{number:04d}" for number in range(1, len(pages) + 1)]
     for page in pages:
         text = page.read_text(encoding="utf-8")
@@ -57,7 +62,7 @@ def test_the_changelog_knows_the_version() -> None:
 def test_every_target_that_is_promised_exists() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
-    assert {"demo", "test", "lint", "prove", "bench", "study", "clean"} <= targets
+    assert {"demo", "test", "lint", "docs", "prove", "bench", "study", "clean"} <= targets
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="executable bits are POSIX")
@@ -66,3 +71,71 @@ def test_continuous_integration_calls_make_test_and_nothing_else() -> None:
     assert os.access(script, os.X_OK)
     lines = [line for line in script.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+
+
+# -- the site ----------------------------------------------------------------------------------------------
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    build = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        str(ROOT / "docs"),
+        str(tmp_path),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("index", "reference/spectra", "course/5-trial", "concepts/not-tune-me", "compare"):
+        assert (tmp_path / f"{page}.html").stat().st_size > 5_000
+    spectra = (tmp_path / "reference" / "spectra.html").read_text(encoding="utf-8")
+    assert "thalweg.eigenpairs" in spectra
+    assert "Raises" in spectra
+
+
+def test_every_public_name_stands_in_the_reference_once() -> None:
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")]
+    shown = [
+        name for page in pages for name in re.findall(r"^\.\. auto(?:class|function):: thalweg\.(\w+)", page, re.M)
+    ]
+    assert sorted(shown) == sorted(name for name in thalweg.__all__ if not name.startswith("__"))
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every line of a shell block that calls thalweg, by page."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["thalweg"] and len(words) > 1:
+                    found.append((page.relative_to(ROOT).as_posix(), words[1:]))
+    return found
+
+
+def wrong(words: list[str]) -> list[str]:
+    """Commands and options that there are not."""
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    if words[0].startswith("-"):
+        return []
+    if words[0] not in known:
+        return [words[0]]
+    options = {name for parameter in known[words[0]].params for name in parameter.opts}
+    return [word for word in words[1:] if word.startswith("--") and word not in {*options, "--debug"}]
+
+
+def test_the_commands_in_the_pages_are_those_that_there_are() -> None:
+    found = commands()
+    assert len(found) > 15
+    assert {words[0] for _, words in found} >= {"init", "doctor", "analyse", "report", "trial", "demo", "inspect"}
+    assert [(page, wrong(words)) for page, words in found if wrong(words)] == []
+
+
+def test_a_wrong_command_is_found() -> None:
+    assert wrong(["analyze", "RUN"]) == ["analyze"]
+    assert wrong(["analyse", "RUN", "--tasks", "a.py:task"]) == ["--tasks"]
