@@ -35,6 +35,17 @@ def test_the_readme_opens_with_the_two_commands_and_shows_the_report() -> None:
     assert (README.parent / picture[1]).stat().st_size > 10_000
 
 
+def test_the_japanese_readme_shows_the_same_code_and_figures() -> None:
+    japanese = (README.parent / "README.ja.md").read_text(encoding="utf-8")
+    code = re.compile(r"```(?:sh|python)\n.*?```", flags=re.DOTALL)
+    assert code.findall(japanese) == code.findall(README.read_text(encoding="utf-8"))
+    table = re.search(r"\| updates \| ([\d.]+) / [\d.]+ / ([\d.]+)", README.read_text(encoding="utf-8"))
+    assert table is not None
+    assert f"{table[1]}〜{table[2]}" in japanese
+    assert "README.ja.md" in README.read_text(encoding="utf-8")
+    assert "README.md" in japanese
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target

@@ -242,8 +242,8 @@ class HessianCheck:
         error: how far D may be off by itself.
         agrees: whether the difference is within ten times that error (or within `10 √ε` of the dtype); None where the
             differences are too rough to tell (more than 5 % off by themselves).
-        custom_functions: the custom functions (`autograd.Function`) in the loss, with their modules: where to look if the two do
-            not agree.
+        custom_functions: the custom functions (`autograd.Function`) in the loss, with their modules: where to look if
+            the two do not agree.
     """
 
     difference: float
