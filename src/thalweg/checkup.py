@@ -27,6 +27,7 @@ from thalweg.problem import Problem
 from thalweg.recording.forecast import Forecast, rows_of_a_block
 from thalweg.recording.keeping import Keeping
 from thalweg.space import ParameterSpace, unwrapped
+from thalweg.tables import Table, Tabular
 from thalweg.task import Task
 from thalweg.trials.ground import FEW_DOUBLES, doubled
 from thalweg.trials.plan import least_seconds
@@ -72,7 +73,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Checkup:
+class Checkup(Tabular):
     """What `doctor` found.
 
     Attributes:
@@ -91,6 +92,10 @@ class Checkup:
     def healthy(self) -> bool:
         """Whether nothing is bad."""
         return all(check.state != "bad" for check in self.checks)
+
+    def to_table(self) -> Table:
+        """A row for each check."""
+        return Table.of([asdict(check) for check in self.checks])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

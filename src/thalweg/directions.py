@@ -24,6 +24,7 @@ from torch import Tensor
 from thalweg.errors import InputError, RunError
 from thalweg.space import ParameterSpace
 from thalweg.sums import inner_products
+from thalweg.tables import Table, Tabular
 
 DENSE_LIMIT = 4 * 2**30
 """Bytes up to which `Directions.vectors` makes a dense copy of rows that are held otherwise."""
@@ -138,7 +139,7 @@ class DenseRows(Rows):
         return self.inner(other.tensor) if isinstance(other, DenseRows) else other.inner(self.tensor).T
 
 
-class Directions:
+class Directions(Tabular):
     """k directions of length P with their values and provenance.
 
     Args:
@@ -193,6 +194,17 @@ class Directions:
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self.rows.dense(i) for i in range(len(self)))
+
+    def to_table(self) -> Table:
+        """A row for each direction: index, and of value, residual, converged and explained what is known."""
+        columns = {
+            "value": self.values,
+            "residual": self.residuals,
+            "converged": self.converged,
+            "explained": self.explained,
+        }
+        known = {name: column.tolist() for name, column in columns.items() if column is not None}
+        return Table.of([{"index": i, **{name: known[name][i] for name in known}} for i in range(len(self))])
 
     @property
     def size(self) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from thalweg.errors import InputError, MissingExtraError, nearest
+
+LINE = 160
+"""Letters of a representation that stand above a table at the most."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,33 @@ class Table:
         except ImportError as error:
             raise MissingExtraError("pandas is not installed; pip install 'thalweg[pandas]'") from error
         return pd.DataFrame(list(self.rows), columns=list(self.columns))
+
+
+class Tabular(ABC):
+    """A result that shows itself in a notebook: a line that says what it is, and its table."""
+
+    @abstractmethod
+    def to_table(self) -> Table:
+        """The figures a person looks at first, as a table."""
+
+    def to_pandas(self) -> Any:
+        """The same as a `pandas.DataFrame`.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return self.to_table().to_pandas()
+
+    def _repr_html_(self) -> str:
+        """Escaped HTML, which notebooks show by themselves."""
+        told = repr(self)
+        told = told if len(told) <= LINE else type(self).__name__
+        return f"<p>{html.escape(told)}</p>{self.to_table()._repr_html_()}"
+
+
+def quantities(**values: Any) -> Table:
+    """A table with a row for each named value."""
+    return Table.of([{"quantity": name.replace("_", " "), "value": value} for name, value in values.items()])
 
 
 def format_value(value: Any) -> str:

@@ -14,14 +14,14 @@ from thalweg.analysis.agreement import null_record
 from thalweg.analysis.overlap import Overlap, overlap
 from thalweg.directions import Directions
 from thalweg.errors import InputError
-from thalweg.tables import Table
+from thalweg.tables import Table, Tabular
 
 LEAST = 3
 """Directions that have a rank correlation."""
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class Alignment(Tabular):
     """How the weights lie to a set of directions.
 
     Attributes:
@@ -36,6 +36,10 @@ class Alignment:
     rank_correlation: float
     p_value: float
     captured: Overlap
+
+    def to_table(self) -> Table:
+        """The table of directions."""
+        return self.table
 
 
 def weight_alignment(directions: Directions, weights: Tensor, *, draws: int = 10_000, seed: int = 0) -> Alignment:

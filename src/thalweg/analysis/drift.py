@@ -29,7 +29,7 @@ from thalweg.recording.record import Window
 from thalweg.recording.span import TrajectoryRows
 from thalweg.recording.trajectory import Trajectory
 from thalweg.solvers.points import refuse_gaps
-from thalweg.tables import Table
+from thalweg.tables import Table, Tabular, quantities
 
 LEVEL = 0.05
 """At which a drift counts as found."""
@@ -41,7 +41,7 @@ STEPS_AHEAD = (1, 10, 100, 1000)
 
 
 @dataclass(frozen=True, eq=False)
-class Drift:
+class Drift(Tabular):
     """What a window of updates says about a drift.
 
     Attributes:
@@ -100,6 +100,15 @@ class Drift:
     test: Test
     clock: Clock
     provenance: dict[str, Any]
+
+    def to_table(self) -> Table:
+        """A row for each figure that is known."""
+        known = {
+            "found": self.found, "p_value": self.p_value, "share": self.share, "share_error": self.share_error,
+            "persistence": self.persistence.cosine, "cosine": self.cosine, "speed": self.speed, "model": self.model,
+            "half_life": self.half_life, "reason": self.reason or None, "curvature": self.curvature,
+        }  # fmt: skip
+        return quantities(**{name: value for name, value in known.items() if value is not None})
 
     def __repr__(self) -> str:
         word = "found" if self.found else "not found"

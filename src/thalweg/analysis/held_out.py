@@ -18,10 +18,11 @@ from thalweg.errors import InputError
 from thalweg.problem import Problem
 from thalweg.progress import Progress
 from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt
+from thalweg.tables import Table, Tabular
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOut(Tabular):
     """Eigenpairs on held-out data beside those on training data.
 
     Attributes:
@@ -37,6 +38,13 @@ class HeldOut:
     across: Tensor
     subspace: Overlap
     matvecs: int
+
+    def to_table(self) -> Table:
+        """A row for each pair: its value on training data, along the same direction held out, and held out itself."""
+        assert self.train.values is not None
+        assert self.pairs.values is not None
+        columns = zip(self.train.values.tolist(), self.across.tolist(), self.pairs.values.tolist(), strict=True)
+        return Table.of([{"train": a, "across": b, "held_out": c} for a, b, c in columns])
 
 
 def held_out_spectrum(

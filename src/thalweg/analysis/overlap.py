@@ -17,12 +17,13 @@ from torch import Tensor
 from thalweg.analysis.nulls import Null, layer_matched_null, uniform_null
 from thalweg.directions import Directions, Rows
 from thalweg.errors import InputError
+from thalweg.tables import Table, Tabular
 
 NullName = Literal["uniform", "layer_matched"]
 
 
 @dataclass(frozen=True, eq=False)
-class Overlap:
+class Overlap(Tabular):
     """How far the directions `a` lie in the span of the directions `b`.
 
     Attributes:
@@ -70,6 +71,24 @@ class Overlap:
     def log10_p(self) -> float:
         """The same as a decimal logarithm."""
         return self._chosen.log10_p
+
+    def to_table(self) -> Table:
+        """A row for each direction of a with its captured energy, and one for their mean, beside both nulls."""
+        matched = None if self.layer_matched is None else self.layer_matched
+        rows = [
+            {"direction": i, "captured": float(c), "uniform": None, "layer_matched": None, "p_uniform": None,
+             "p_layer_matched": None}
+            for i, c in enumerate(self.captured)
+        ]  # fmt: skip
+        mean = {
+            "direction": "mean",
+            "captured": self.mean,
+            "uniform": self.uniform.expected,
+            "layer_matched": None if matched is None else matched.expected,
+            "p_uniform": self.uniform.p_value,
+            "p_layer_matched": None if matched is None else matched.p_value,
+        }
+        return Table.of([*rows, mean])
 
     def __repr__(self) -> str:
         layers = "" if self.layer_matched is None else f", layer-matched {self.layer_matched.expected:.3g}"

@@ -18,10 +18,11 @@ from thalweg.analysis.overlap import Overlap, overlap
 from thalweg.problem import Problem
 from thalweg.progress import Progress
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
+from thalweg.tables import Table, Tabular
 
 
 @dataclass(frozen=True, eq=False)
-class Halves:
+class Halves(Tabular):
     """Eigenvalues on two halves of the data.
 
     Attributes:
@@ -39,6 +40,11 @@ class Halves:
     samples: tuple[int, int]
     seed: int
     matvecs: int
+
+    def to_table(self) -> Table:
+        """A row for each direction of half A: its curvature there, and on half B."""
+        columns = zip(self.half_values.tolist(), self.other_half.tolist(), strict=True)
+        return Table.of([{"half": a, "other_half": b} for a, b in columns])
 
 
 def halves(

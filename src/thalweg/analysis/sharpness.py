@@ -21,12 +21,13 @@ from thalweg.operators.base import FunctionOperator
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
+from thalweg.tables import Table, Tabular, quantities
 
 Scale = Literal["filter", "entry"]
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(Tabular):
     """A relative sharpness.
 
     Attributes:
@@ -42,6 +43,10 @@ class Sharpness:
     residual: float
     converged: bool
     matvecs: int
+
+    def to_table(self) -> Table:
+        """A row for each of its figures."""
+        return quantities(value=self.value, scale=self.scale, residual=self.residual, converged=self.converged)
 
 
 def relative_sharpness(

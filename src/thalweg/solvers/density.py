@@ -26,6 +26,7 @@ from thalweg.memory import free_memory
 from thalweg.operators.base import Operator
 from thalweg.progress import Progress, Tell, shown
 from thalweg.solvers.krylov import KrylovSpace
+from thalweg.tables import Table, Tabular, quantities
 
 _ROUNDING = 1e-7
 
@@ -46,7 +47,7 @@ class Average:
 
 
 @dataclass(frozen=True, eq=False)
-class SpectralDensity:
+class SpectralDensity(Tabular):
     """Where the P eigenvalues lie, as weighted nodes for each probe vector.
 
     Attributes:
@@ -63,6 +64,13 @@ class SpectralDensity:
     size: int
     matvecs: int
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_table(self) -> Table:
+        """A row for each of its figures."""
+        return quantities(
+            smallest=self.smallest, largest=self.largest, resolution=self.resolution, size=self.size,
+            probes=len(self.nodes), products=self.matvecs,
+        )  # fmt: skip
 
     @property
     def largest(self) -> float:

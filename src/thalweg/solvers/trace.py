@@ -33,13 +33,14 @@ from thalweg.errors import InputError
 from thalweg.operators.base import Operator
 from thalweg.progress import Progress, Tell, shown
 from thalweg.sums import inner_products, pieces
+from thalweg.tables import Table, Tabular, quantities
 
 LEAST_MATVECS = 6
 """Three test vectors: fewer leave nothing to judge the spread by."""
 
 
 @dataclass(frozen=True, eq=False)
-class TraceEstimate:
+class TraceEstimate(Tabular):
     """An estimate of `tr H`, the sum of all eigenvalues.
 
     Attributes:
@@ -56,6 +57,10 @@ class TraceEstimate:
     matvecs: int
     samples: Tensor
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_table(self) -> Table:
+        """A row for each of its figures."""
+        return quantities(value=self.value, error=self.error, products=self.matvecs)
 
 
 def trace(

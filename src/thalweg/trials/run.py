@@ -13,7 +13,7 @@ from thalweg.errors import InputError, RunError, nearest
 from thalweg.recording.opening import open_run
 from thalweg.recording.trajectory import Trajectory
 from thalweg.runs import Run, finite, read_json, write_atomically
-from thalweg.tables import Table
+from thalweg.tables import Table, Tabular
 from thalweg.task import Task
 from thalweg.trials.cells import CellStore
 from thalweg.trials.ground import Ground, make_ground
@@ -28,7 +28,7 @@ RESULT = "trial"
 
 
 @dataclass(frozen=True, eq=False)
-class TrialResult:
+class TrialResult(Tabular):
     """What a trial found, as plain values in `data`; see `docs/trials.md`.
 
     Attributes:
@@ -74,6 +74,10 @@ class TrialResult:
             for c in one["comparisons"]
         ]
         return Table.of(rows)
+
+    def to_table(self) -> Table:
+        """The table of comparisons."""
+        return self.table
 
     def __repr__(self) -> str:
         words = ", ".join(f"{arm}: {word}" for arm, word in self.verdict.items()) or "pilot only"
