@@ -7,8 +7,8 @@ from thalweg.version import __version__
 project = "thalweg"
 author = "The thalweg developers"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-source_suffix = {".md": "markdown"}
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+source_suffix = {".md": "myst-nb"}
 root_doc = "index"
 exclude_patterns = ["study", "pictures"]
 language = "en"
@@ -35,4 +35,7 @@ toc_object_entries = False
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
 suppress_warnings = ["myst.xref_missing"]  # links to files of the repository; tests/test_documents.py follows those
