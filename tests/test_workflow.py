@@ -72,6 +72,37 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return result, path, model, folder
 
 
+def test_the_valley_is_that_of_the_last_weights(analysed: Any) -> None:
+    result, path, model, _ = analysed
+    valley, last = result["valley"], torch.as_tensor(path[-1])
+    window = stage_windows(tw.open_run(analysed[3]).trajectory, 2)[-1]
+    assert valley["reach"] == pytest.approx(0.5 * np.linalg.norm(path[-1] - path[window[0]]))
+    matrix, _ = dense(model, path[-1])
+    for part, seed in (("train", 0), ("held_out", 1)):
+        _, there = dense(model, path[-1], seed)
+        for curve in valley["curves"].values():
+            assert curve[part][len(curve[part]) // 2] == pytest.approx(there)
+    stiff = torch.as_tensor(np.linalg.eigh(matrix)[1][:, -1])
+    ends = [dense(model, (last + sign * valley["reach"] * stiff).numpy())[1] for sign in (-1, 1)]
+    found = valley["curves"]["stiff"]["train"]
+    assert sorted([found[0], found[-1]]) == pytest.approx(sorted(ends), rel=1e-6)  # an eigenvector has no sign
+    assert min(ends) > max(valley["curves"]["random"]["train"][0], valley["curves"]["random"]["train"][-1])
+
+
+def test_the_plane_goes_through_the_last_weights(analysed: Any) -> None:
+    result, path, model, folder = analysed
+    surface, end = result["surface"], np.array(result["path"]["points"][-1])
+    t = tw.open_run(folder).trajectory
+    first, second = (tw.weight_pca(t, k=2).vectors[i].double().numpy() for i in range(2))
+    for i, j in ((0, 0), (5, 11), (16, 3)):
+        there = path[-1] + (surface["x"][j] - end[0]) * first + (surface["y"][i] - end[1]) * second
+        assert surface["losses"][i][j] == pytest.approx(dense(model, there)[1], rel=1e-5)
+    points = np.array(result["path"]["points"])
+    for axis, values in enumerate((surface["x"], surface["y"])):
+        assert values[0] < points[:, axis].min()
+        assert values[-1] > points[:, axis].max()
+
+
 def dense(model: nn.Module, weights: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
     inputs, labels = (torch.cat(parts) for parts in zip(*data(seed), strict=True))
     total, _ = pooled_function(model, lambda call: nn.functional.cross_entropy(call(inputs), labels))

@@ -18,7 +18,7 @@ from thalweg.analysis.stages import stage_windows
 from thalweg.costs import Costs, peak_memory
 from thalweg.directions import Directions
 from thalweg.errors import InputError
-from thalweg.measurement import attributes, curvature, movement, outside
+from thalweg.measurement import attributes, curvature, movement, outside, valley
 from thalweg.measurement.base import Measurement, Say, Settings
 from thalweg.problem import Problem
 from thalweg.recording.opening import open_run
@@ -105,6 +105,7 @@ def _everything(m: Measurement) -> dict[str, Any]:
     found, drift = movement.drift_part(m, pairs)
     layers = curvature.layers(m, there, graphs, pairs, found)
     trace = sum(layer["trace"] for layer in layers)
+    path = movement.path(m, windows)
     return {
         "format": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -120,7 +121,9 @@ def _everything(m: Measurement) -> dict[str, Any]:
         "robustness": outside.noise(m, there),
         "sharpness": outside.sharpness(m, there, graphs, pairs),
         "components": movement.explained(m, windows),
-        "path": movement.path(m, windows),
+        "path": path,
+        "surface": valley.surface(m, there, (windows[0][0], windows[-1][1]), path),
+        "valley": valley.cross_sections(m, there, pairs, windows[-1], found),
         "heat_map": movement.heat_map(m, pairs, windows[-1]),
         "drift": drift,
         "singular": attributes.singular(m, there, graphs),

@@ -75,6 +75,8 @@ def analysis() -> dict[str, Any]:
             "explained": [0.742, 0.143],
             "random_walk": {"points": _walk(rng), "explained": [0.611, 0.149]},
         },
+        "surface": _surface(),
+        "valley": _valley(),
         "heat_map": {"rows": "eigenvectors", "columns": "updates", "window": [660, 880], "squared": _heat(rng)},
         "layers": [
             {
@@ -276,6 +278,30 @@ def _heat(rng: np.random.Generator) -> list[list[float]]:
         weight = rng.gamma(0.35, size=50) * np.exp(-np.abs(np.arange(50) - 1.3 * i) / 6)
         rows.append([float(value) for value in weight / weight.sum() * (0.9 - 0.025 * i)])
     return rows
+
+
+def _surface() -> dict[str, Any]:
+    """A tilted bowl under the path."""
+    x, y = np.linspace(-6, 30, 9), np.linspace(-12, 18, 9)
+    losses = 0.004 + 0.002 * ((x[None] - 22) ** 2 + 3 * (y[:, None] - 2) ** 2)
+    return {
+        "x": x.tolist(), "y": y.tolist(), "losses": losses.tolist(), "least": float(losses.min()),
+        "most": float(losses.max()),
+    }  # fmt: skip
+
+
+def _valley() -> dict[str, Any]:
+    """Walls, a floor that slopes, and a random direction; the held-out walls stand elsewhere."""
+    distances = [0.05 * i for i in range(-10, 11)]
+    bends = {"stiff": (1.9, 0.0), "random": (0.0001, 0.0), "drift": (0.0005, -0.002)}
+    curves = {
+        name: {
+            "train": [0.0041 + bend * d**2 / 2 + slope * d for d in distances],
+            "held_out": [0.0913 + 1.7 * bend * (d - 0.1) ** 2 / 2 - slope * d for d in distances],
+        }
+        for name, (bend, slope) in bends.items()
+    }
+    return {"distances": distances, "reach": 0.5, "curves": curves}
 
 
 def trial() -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_the_browser_has_nothing_to_say(server, language, scheme, width):
     port, asked, folder = server
     document, console = _open(render(analysis(), language, ("en", "ja")), port, folder, width, scheme)
     assert console == ""
-    assert document.count('class="plot"') == 21
+    assert document.count('class="plot"') == 23
     assert {path for path in asked if not OWN.search(path)} == {f"http://127.0.0.1:{port}/page.html"}
 
 

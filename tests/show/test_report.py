@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -17,10 +18,12 @@ from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, percent, seconds
 from thalweg.show.report import render, report
 from thalweg.show.trial_text import verdict_line
+from thalweg.show.valley_plots import levels
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = (
-    "path", "explained", "drift", "eigenvalues", "outside", "agreement", "heat_map", "approximation", "alignment",
+    "path",
+    "valley", "explained", "drift", "eigenvalues", "outside", "agreement", "heat_map", "approximation", "alignment",
     "layers", "singular", "directions", "trial", "cost", "limits", "again",
 )  # fmt: skip
 HOSTILE = [
@@ -116,7 +119,7 @@ def test_ids_are_unique(pages):
 def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
     tags = Reader(pages["en"]).tags
     plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 3 + 2 + 4 + 1 + 2 + 1 + 2
+    assert len(plots) == 2 + 2 + 2 + 2 + 3 + 2 + 4 + 1 + 2 + 1 + 2
     assert all(a["role"] == "img" and a["aria-label"] for a in plots)
     identifiers = {a["id"] for _, a in tags if "id" in a}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
@@ -234,8 +237,8 @@ def test_bold_mathematics_is_not_read_into_a_name():
     assert r">$\frac{1}{2}$</text>" in render(data, "en")
 
 
-NEEDED = ("path", "components", "stages", "heat_map", "approximation", "alignment", "layers", "singular", "drift",
-          "sharpness", "directions", "cost", "command")  # fmt: skip
+NEEDED = ("path", "valley", "components", "stages", "heat_map", "approximation", "alignment", "layers", "singular",
+          "drift", "sharpness", "directions", "cost", "command")  # fmt: skip
 
 
 def test_missing_parts_leave_a_sentence():
@@ -449,7 +452,7 @@ def test_a_trial_says_the_same_in_both_languages(tried):
     numbers = {language: sorted(re.findall(r"\d[\d.,]*\d|\d", Reader(page).text)) for language, page in tried.items()}
     assert numbers["en"] == numbers["ja"]
     plots = [a for tag, a in Reader(tried["ja"]).tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 21 + 5
+    assert len(plots) == 23 + 5
 
 
 def test_a_pilot_alone_decides_nothing(tried):
@@ -498,3 +501,29 @@ def test_the_report_takes_the_trial_of_the_run_folder(tmp_path):
     (tmp_path / "results" / "trial.json").write_text(json.dumps(trial()))
     (path,) = report(tmp_path, "en")
     assert "guard. These directions" in Reader(path.read_text()).text
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_valley_without_held_out_data_or_finite_walls_is_still_shown(language):
+    data = analysis()
+    for curve in data["valley"]["curves"].values():
+        curve["held_out"] = None
+    data["valley"]["curves"]["stiff"]["train"][0] = None
+    data["valley"]["curves"].pop("drift")
+    data["surface"]["losses"][0][0] = None
+    page = render(data, language)
+    section = re.search(r'<section id="valley".*?</section>', page, re.S)[0]
+    assert section.count('class="plot"') == 1
+    assert Words(language).plain("valley.drift") not in Reader(section).text
+
+
+def test_lines_of_equal_loss_stand_in_equal_ratios_and_only_where_losses_are_positive():
+    at = levels(analysis()["surface"])
+    ratios = [b / a for a, b in pairwise(at)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    assert levels({"least": -1.0, "most": 2.0}) == []
+    data = analysis()
+    data["surface"] |= {"least": -0.1}
+    assert Words("en").plain("path.lines") not in Reader(render(data, "en")).text
+    data["surface"] = None
+    assert "plane through the last weights" not in Reader(render(data, "en")).text

@@ -216,5 +216,5 @@ def tracking(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> Non
     axes.set_ylim(-0.03, 1.06 * most)
     style.percent(axes.yaxis)
     style.step_axis(axes, steps, words.plain("plot.step"))
-    axes.set_ylabel(words.plain("plot.share"), color=colour("muted"))
+    axes.set_ylabel(words.plain("plot.share_alone"), color=colour("muted"))
     style.frame(axes, grid="y")

@@ -17,17 +17,23 @@ from thalweg.show.messages import (
     en_directions,
     en_outside,
     en_trials,
+    en_valley,
     ja,
     ja_decision,
     ja_directions,
     ja_outside,
     ja_trials,
+    ja_valley,
 )
 from thalweg.show.numbers import seconds
 
+PARTS = {
+    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley),
+    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley),
+}
+
 CATALOGUES: Mapping[str, Mapping[str, str]] = {
-    "en": {**en.TEXTS, **en_directions.TEXTS, **en_outside.TEXTS, **en_trials.TEXTS, **en_decision.TEXTS},
-    "ja": {**ja.TEXTS, **ja_directions.TEXTS, **ja_outside.TEXTS, **ja_trials.TEXTS, **ja_decision.TEXTS},
+    language: {key: text for part in parts for key, text in part.TEXTS.items()} for language, parts in PARTS.items()
 }
 
 

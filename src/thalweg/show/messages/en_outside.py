@@ -61,5 +61,5 @@ TEXTS = {
     "tracking.column.participation": "entries taking part",
     "tracking.column.layer": "held most by",
     "tracking.column.layer_share": "its share",
-    "plot.share": "share",
+    "plot.share_alone": "share",
 }

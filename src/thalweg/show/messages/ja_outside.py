@@ -57,5 +57,5 @@ TEXTS = {
     "tracking.column.participation": "関与する要素",
     "tracking.column.layer": "最も多く含む層",
     "tracking.column.layer_share": "その割合",
-    "plot.share": "割合",
+    "plot.share_alone": "割合",
 }

@@ -16,11 +16,13 @@ from thalweg.show.sections.outside import outside
 from thalweg.show.sections.overlaps import agreement, heat_map
 from thalweg.show.sections.trajectory import explained, path
 from thalweg.show.sections.trial import trial
+from thalweg.show.sections.valley import valley
 
 Builder = Callable[[Mapping[str, Any], Words], Section]
 
 SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
     ("path", ("path",), path),
+    ("valley", ("valley",), valley),
     ("explained", ("components",), explained),
     ("drift", ("drift",), drift),
     ("eigenvalues", ("stages",), eigenvalues),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from thalweg.show import plots
 from thalweg.show.messages import Words
-from thalweg.show.numbers import count, percent
+from thalweg.show.numbers import count, number, percent
 from thalweg.show.sections.base import Key, Picture, Section, picture, reading, span
+from thalweg.show.valley_plots import equal_losses, levels
 
 SHAPES = {
     "updates": "disc",
@@ -27,12 +30,20 @@ def path(analysis: Mapping[str, Any], words: Words) -> Section:
     first, last = data["steps"][0], count(data["steps"][-1])
     start = words("path.start", step=count(first)) if first >= 0 else words("path.start_before")
 
+    surface = analysis.get("surface")
+    surface = surface if surface and levels(surface) else None
+
+    def draw(axes: Axes, key: str, part: Mapping[str, Any], hue: str) -> None:
+        plots.path(axes, part["points"], part["explained"], words, hue)
+        if surface and key == "weights":
+            equal_losses(axes, surface)
+
     def panel(key: str, part: Mapping[str, Any], hue: str, alt: str) -> Picture:
         return picture(
             f"path-{key}",
             words.plain(f"path.{key}"),
             alt,
-            lambda axes: plots.path(axes, part["points"], part["explained"], words, hue),
+            lambda axes: draw(axes, key, part, hue),
             height=300,
         )
 
@@ -41,18 +52,27 @@ def path(analysis: Mapping[str, Any], words: Words) -> Section:
     if walk:
         pictures.append(panel("random", walk, "chance", words.plain("path.random_alt")))
         random = sum(walk["explained"])
+    lead = [words("path.lead", share=percent(sum(data["explained"])), random=percent(random))]
+    about = dict(reading(words, "path"))
+    lines: list[Key] = []
+    if surface:
+        at = levels(surface)
+        lead.append(words("path.surface", low=number(at[0], 2), high=number(at[-1], 2), ratio=number(at[1] / at[0], 2)))
+        lines = [Key("line", "chance", words("path.lines"))]
+        about[words("reading.not")] = words("path.surface_not")
     return Section(
         "path",
         words("path.title"),
-        lead=(words("path.lead", share=percent(sum(data["explained"])), random=percent(random)),),
+        lead=tuple(lead),
         pictures=tuple(pictures),
         legend=(
             Key("ring", "weights", start),
             Key("disc", "weights", words("path.end", step=last)),
             Key("square", "weights-1", words("path.early")),
             Key("square", "weights", words("path.later")),
+            *lines,
         ),
-        reading=reading(words, "path"),
+        reading=tuple(about.items()),
     )
 
 
