@@ -34,6 +34,9 @@ SCRIPTS = (
     "pca",
     "sketch",
     "drift",
+    "trials",
+    "trial_arms",
+    "fine_tune",
 )
 PARTS = (
     "about",
@@ -53,6 +56,13 @@ PARTS = (
     "power",
     "directions",
     "half-lives",
+    "nothing",
+    "least",
+    "planted",
+    "coverage",
+    "300",
+    "919",
+    "compression",
 )
 ORDER = [f"{script}: {part}" for script in SCRIPTS for part in PARTS]
 _SECTION = re.compile(r"<!-- (?!end of )([^>]*?) -->\n(.*?)\n<!-- end of \1 -->\n*", re.DOTALL)

@@ -87,13 +87,25 @@ def analyse(
 
 
 @app.command()
-def report(run: RunFolder, lang: Languages = "en,ja", as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Write the report of an analysed run again; no code of the user's is imported."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="A run folder; several are set side by side.", metavar="RUN")],
+    lang: Languages = "en,ja",
+    out: Annotated[Path, typer.Option(help="Where the page goes that holds several runs.")] = Path(),
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the report of an analysed run again, or one page with several runs; no code of the user's is imported."""
     from thalweg.recording import open_run
+    from thalweg.show.comparison import compare
     from thalweg.show.report import report as write_report
 
-    files = write_report(run, lang.split(","))
-    print_analysis(open_run(run).load("analysis"), files, as_json)
+    if len(runs) > 1:
+        files = compare(runs, out, lang.split(","))
+        result = {"runs": [str(run) for run in runs], "reports": [str(path) for path in files]}
+        show_result(result, as_json, lambda _: "\n".join(f"report: {path.resolve().as_uri()}" for path in files))
+        return
+    files = write_report(runs[0], lang.split(","))
+    print_analysis(open_run(runs[0]).load("analysis"), files, as_json)
 
 
 @app.command()

@@ -50,6 +50,22 @@ def report(run_folder: str | Path, languages: Sequence[str] = ("en", "ja")) -> l
     languages = (languages,) if isinstance(languages, str) else tuple(dict.fromkeys(languages))
     for language in languages:
         Words(language)  # a language that is none is told whatever else is wrong
+    folder, analysis = Path(run_folder), load_analysis(run_folder)
+    texts = {language: render(analysis, language, others=languages) for language in languages}
+    paths = []
+    for language, text in texts.items():
+        path = folder / file_name(language)
+        write_atomically(path, text.encode())
+        paths.append(path)
+    return paths
+
+
+def load_analysis(run_folder: str | Path) -> dict[str, Any]:
+    """What `analyse` stored in a run folder, with the trial under "trial" where there is one.
+
+    Raises:
+        RunError: if the folder is no run, or has not been analysed by a version whose results this one reads.
+    """
     folder = Path(run_folder)
     read_manifest(folder)
     if not (folder / ANALYSIS).is_file():
@@ -62,13 +78,7 @@ def report(run_folder: str | Path, languages: Sequence[str] = ("en", "ja")) -> l
         )
     if (folder / TRIAL).is_file():
         analysis["trial"] = read_json(folder / TRIAL)
-    texts = {language: render(analysis, language, others=languages) for language in languages}
-    paths = []
-    for language, text in texts.items():
-        path = folder / file_name(language)
-        write_atomically(path, text.encode())
-        paths.append(path)
-    return paths
+    return analysis
 
 
 def file_name(language: str) -> str:
@@ -87,7 +97,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
     words, found = Words(language), decision(analysis)
     style, code = style_sheet(), script()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             language=language,
@@ -95,8 +105,8 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
             style=Markup(style),
             script=Markup(code),
             policy=policy(style, code),
-            title=words.plain("page.title", run=_title(analysis)),
-            run_title=_title(analysis),
+            title=words.plain("page.title", run=run_title(analysis)),
+            run_title=run_title(analysis),
             facts=_facts(analysis, words),
             notices=_notices(analysis, words),
             page=page(analysis, found, words),
@@ -128,7 +138,8 @@ def style_sheet() -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, everything in them escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("thalweg.show", "templates"),
         autoescape=True,
@@ -139,7 +150,8 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _title(analysis: Mapping[str, Any]) -> str:
+def run_title(analysis: Mapping[str, Any]) -> str:
+    """A run's name: that of its folder."""
     folder = str((analysis.get("run") or {}).get("folder") or "run")
     return clip(Path(folder).name or folder, 80)
 

@@ -13,12 +13,14 @@ from markupsafe import Markup
 from thalweg.errors import InputError, nearest
 from thalweg.show.messages import (
     en,
+    en_comparison,
     en_decision,
     en_directions,
     en_outside,
     en_trials,
     en_valley,
     ja,
+    ja_comparison,
     ja_decision,
     ja_directions,
     ja_outside,
@@ -28,8 +30,8 @@ from thalweg.show.messages import (
 from thalweg.show.numbers import seconds
 
 PARTS = {
-    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley),
-    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley),
+    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley, en_comparison),
+    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley, ja_comparison),
 }
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {

@@ -84,7 +84,7 @@ def page(analysis: Mapping[str, Any], found: Decision, words: Words) -> Page:
     used = [word for word in WORDS if any(row.word == word for row in rows)]
     return Page(
         state=found.state,
-        sentence=words(f"decision.{_spoken(found)}", **_named(analysis, found, words)),
+        sentence=sentence(analysis, found, words),
         findings=tuple(_told(one, analysis, words) for one in found.findings),
         rows=rows,
         meanings=tuple((word, words.plain(f"action.{word}"), words.plain(f"action.{word}.means")) for word in used),
@@ -92,6 +92,11 @@ def page(analysis: Mapping[str, Any], found: Decision, words: Words) -> Page:
         command=plan_command(analysis) if found.following["stage"] == "trial" else "",
         unknown=tuple(words(f"unknown.{key}", **_figures(values)) for key, values in found.unknown),
     )
+
+
+def sentence(analysis: Mapping[str, Any], found: Decision, words: Words) -> Markup:
+    """What it comes to, in one sentence."""
+    return words(f"decision.{_spoken(found)}", **_named(analysis, found, words))
 
 
 def meeting(analysis: Mapping[str, Any], found: Decision, words: Words) -> Section:

@@ -1,0 +1,32 @@
+"""The messages in English of the page that holds runs side by side."""
+
+TEXTS = {
+    "compare.title": "Runs side by side",
+    "compare.says": ": ",
+    "compare.caveat": "Each column is one run. How far a figure moves when the same data is drawn anew, its two "
+    "halves tell; how far it moves when the same training is repeated, two runs cannot tell.",
+    "compare.figures": "Key figures",
+    "compare.layers": "Layers of the same name",
+    "compare.figure": "figure",
+    "compare.layer": "layer",
+    "compare.compression": "to compress, {run}",
+    "compare.parameters": "parameters",
+    "compare.steps": "recorded rows",
+    "compare.optimizer": "optimizer",
+    "compare.samples": "samples",
+    "compare.loss": "training loss",
+    "compare.loss_held_out": "held-out loss",
+    "compare.largest": "largest curvature λ₁",
+    "compare.half": "λ₁ on half of the data",
+    "compare.other_half": "along the same direction on the other half",
+    "compare.largest_held_out": "λ₁ on held-out data",
+    "compare.filter": "λ₁ relative to the filters’ lengths",
+    "compare.captured": "top space within the components of the updates",
+    "compare.matched": "the same for random directions in the same layers",
+    "compare.overlap": "top space shared by two halves of the data",
+    "compare.drift_p": "drift, p",
+    "compare.drift_share": "drift, share of the updates’ energy",
+    "compare.stiffest": "stiffest layer",
+    "compare.seconds": "analysis",
+    "compare.products": "products",
+}

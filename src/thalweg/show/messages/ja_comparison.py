@@ -1,0 +1,32 @@
+"""The messages in Japanese of the page that holds runs side by side."""
+
+TEXTS = {
+    "compare.title": "学習どうしの比較",
+    "compare.says": "：",
+    "compare.caveat": "一列が一回の学習です。同じデータを引き直したときに数値がどれだけ動くかは、データの二つの半分"
+    "から分かります。同じ学習をやり直したときにどれだけ動くかは、二回の学習からは分かりません。",
+    "compare.figures": "主な数値",
+    "compare.layers": "同じ名前の層",
+    "compare.figure": "項目",
+    "compare.layer": "層",
+    "compare.compression": "圧縮の順番、{run}",
+    "compare.parameters": "パラメータ数",
+    "compare.steps": "記録した行数",
+    "compare.optimizer": "最適化手法",
+    "compare.samples": "標本数",
+    "compare.loss": "訓練損失",
+    "compare.loss_held_out": "検証損失",
+    "compare.largest": "最大曲率 λ₁",
+    "compare.half": "データの半分での λ₁",
+    "compare.other_half": "同じ方向を残りの半分で測った曲率",
+    "compare.largest_held_out": "検証データでの λ₁",
+    "compare.filter": "フィルタの長さに対する λ₁",
+    "compare.captured": "更新の主成分が含む上位空間",
+    "compare.matched": "層ごとのエネルギーをそろえた無作為な方向の場合",
+    "compare.overlap": "データの二つの半分が共有する上位空間",
+    "compare.drift_p": "ドリフトの p",
+    "compare.drift_share": "更新のエネルギーに占めるドリフトの割合",
+    "compare.stiffest": "最も硬い層",
+    "compare.seconds": "分析の時間",
+    "compare.products": "積の回数",
+}
