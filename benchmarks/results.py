@@ -37,6 +37,7 @@ SCRIPTS = (
     "trials",
     "trial_arms",
     "fine_tune",
+    "first_minutes",
 )
 PARTS = (
     "about",
@@ -63,6 +64,7 @@ PARTS = (
     "300",
     "919",
     "compression",
+    "walk",
 )
 ORDER = [f"{script}: {part}" for script in SCRIPTS for part in PARTS]
 _SECTION = re.compile(r"<!-- (?!end of )([^>]*?) -->\n(.*?)\n<!-- end of \1 -->\n*", re.DOTALL)

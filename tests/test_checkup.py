@@ -195,7 +195,8 @@ def test_the_users_model_is_left_as_it_was() -> None:
 
 EDITS = {
     "plain": (
-        "return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))",
+        "from torch.nn import Linear, ReLU, Sequential; "
+        "return Sequential(Linear(3, 8), ReLU(), Linear(8, 8), ReLU(), Linear(8, 2))",
         "g = torch.Generator().manual_seed(int(train)); x = torch.randn(90, 3, generator=g); "
         "return x, (x.sum(1) > 0).long()",
     ),
@@ -218,7 +219,7 @@ import torch, pytorch_lightning as pl
 class Lit(pl.LightningModule):
     def __init__(self):
         super().__init__()
-        self.net = torch.nn.Linear(3, 2)
+        self.net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
 
     def training_step(self, batch, index):
         loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
