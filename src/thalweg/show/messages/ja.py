@@ -66,7 +66,7 @@ TEXTS = {
     "そろえたランダムな方向の {layer_matched} を明確に上回るとは言えません。両者は単に同じ層に集まっているだけかも"
     "しれません。",
     "verdict.none": "結論なし：更新と曲率を比べるには、記録されたステップが足りません。",
-    "verdict.sure": "確からしさ",
+    "verdict.sure": "どこまで確かか",
     "verdict.p": "重なり：一様ランダムな方向に対して p {uniform}。層ごとにそろえたランダムな方向に対しては、抽出を"
     "数えて p {layer_matched}。本レポートの全検定に対する Holm 補正後は、二つのうち大きいほうが p {holm}"
     "（抽出の平均と分散に合わせたベータ分布による）。",
@@ -131,11 +131,11 @@ TEXTS = {
     # eigenvalues
     "eigenvalues.title": "損失の曲率",
     "eigenvalues.lead": "学習終了時のヘッセ行列の固有値は、上位 {k} 個で {first} から {last} まで分布しています。"
-    "大きい固有値は、わずかに動くだけで損失が大きく変わる「硬い」方向を表します。そこを調整すれば得をする、"
+    "大きい固有値は、わずかに動くだけで損失が大きく変わる「急峻な」方向を表します。そこを調整すれば得をする、"
     "という意味ではありません。",
-    "eigenvalues.held_out": "このうち最初の方向の曲率を検証用データ {samples} 標本で測ると {held_out}、分析データでは "
+    "eigenvalues.held_out": "このうち最初の方向の曲率を検証データ {samples} 標本で測ると {held_out}、分析データでは "
     "{first} です。",
-    "eigenvalues.outside": "検証用データでの同じ方向の曲率",
+    "eigenvalues.outside": "検証データでの同じ方向の曲率",
     "eigenvalues.end": "学習終了時（ステップ {step}）",
     "eigenvalues.through": "学習中の推移",
     "eigenvalues.alt": "大きい順に並べた固有値。{first} から {last} まで、残差つき。",
@@ -158,7 +158,7 @@ TEXTS = {
     "eigenvalues.column.angle": "角度の上限（rad）",
     "eigenvalues.column.half": "半分 A",
     "eigenvalues.column.other": "半分 B",
-    "eigenvalues.column.outside": "検証用",
+    "eigenvalues.column.outside": "検証",
     "eigenvalues.table": "学習終了時の固有値",
     # agreement
     "agreement.title": "学習の動きと曲率はどこまで一致するか",
@@ -258,7 +258,7 @@ TEXTS = {
     "cost.trajectory": "記録された軌跡",
     "cost.sampling": "データを分けた再測定",
     "cost.overlaps": "一致度",
-    "cost.held out": "検証用データ",
+    "cost.held out": "検証データ",
     "cost.total": "合計",
     # limits
     "limits.title": "このレポートから言えないこと",
@@ -271,9 +271,9 @@ TEXTS = {
     "その程度は、二つの半分の差から分かります。",
     "limits.mode": "損失は{mode}モードで計算しました。ドロップアウトは無効、バッチ統計量は固定です。",
     "limits.point": "固有ベクトルは、ある一点（記載したステップの重み）でのものです。学習が進めば向きが変わります。",
-    "limits.loss": "終了時の損失：分析データで {train}。検証用データは与えられていません。",
-    "limits.loss_both": "終了時の損失：分析データで {train}、検証用データで {held_out}。"
-    "重なりと層ごとの値は前者だけのものです。",
+    "limits.loss": "終了時の損失：分析データで {train}。検証データは与えられていません。",
+    "limits.loss_both": "終了時の損失：分析データで {train}、検証データで {held_out}。重なりと層ごとの値は前者だけの"
+    "ものです。",
     "limits.gradient": "その点での勾配のノルムは {norm} です。極小点ならゼロになります。",
     # again
     "again.title": "再現方法",

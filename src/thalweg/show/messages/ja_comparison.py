@@ -1,15 +1,15 @@
 """The messages in Japanese of the page that holds runs side by side."""
 
 TEXTS = {
-    "compare.title": "学習どうしの比較",
-    "compare.says": "：",
-    "compare.caveat": "一列が一回の学習です。同じデータを引き直したときに数値がどれだけ動くかは、データの二つの半分"
-    "から分かります。同じ学習をやり直したときにどれだけ動くかは、二回の学習からは分かりません。",
+    "compare.title": "学習結果の比較",
+    "compare.says": " — ",
+    "compare.caveat": "各列が一回の学習です。同じ母集団から標本を取り直したときに数値がどれだけ変わるかは、データの"
+    "二つの半分から分かります。同じ学習をやり直したときにどれだけ変わるかは、二回の学習を比べても分かりません。",
     "compare.figures": "主な数値",
     "compare.layers": "同じ名前の層",
     "compare.figure": "項目",
     "compare.layer": "層",
-    "compare.compression": "圧縮の順番、{run}",
+    "compare.compression": "圧縮の順番（{run}）",
     "compare.parameters": "パラメータ数",
     "compare.steps": "記録した行数",
     "compare.optimizer": "最適化手法",
@@ -20,13 +20,13 @@ TEXTS = {
     "compare.half": "データの半分での λ₁",
     "compare.other_half": "同じ方向を残りの半分で測った曲率",
     "compare.largest_held_out": "検証データでの λ₁",
-    "compare.filter": "フィルタの長さに対する λ₁",
-    "compare.captured": "更新の主成分が含む上位空間",
-    "compare.matched": "層ごとのエネルギーをそろえた無作為な方向の場合",
-    "compare.overlap": "データの二つの半分が共有する上位空間",
+    "compare.filter": "相対的な鋭さ（フィルタ単位の尺度での λ₁）",
+    "compare.captured": "更新の主成分が捉える上位固有空間の割合",
+    "compare.matched": "同（層ごとのエネルギーをそろえたランダムな方向の場合）",
+    "compare.overlap": "データの半分どうしの上位固有空間の重なり",
     "compare.drift_p": "ドリフトの p",
     "compare.drift_share": "更新のエネルギーに占めるドリフトの割合",
-    "compare.stiffest": "最も硬い層",
-    "compare.seconds": "分析の時間",
-    "compare.products": "積の回数",
+    "compare.stiffest": "単独での曲率が最も大きい層",
+    "compare.seconds": "分析の所要時間",
+    "compare.products": "ヘッセ行列との積の回数",
 }

@@ -2,8 +2,9 @@
 
 TEXTS = {
     "outside.title": "検証データ・ノイズ・重みの尺度",
-    "outside.held_out": "検証用 {samples} 標本での最大固有値は {held_out}、分析データでは {train} です。両者の上位 {k} "
-    "固有空間の重なりは {overlap} で、偶然なら {chance}、層ごとのエネルギーをそろえた偶然なら {layer_matched} です。",
+    "outside.held_out": "検証データ {samples} 標本での最大固有値は {held_out}、分析データでは {train} です。両者の上"
+    "位 {k} 固有空間の重なりは {overlap} で、偶然なら {chance}、層ごとのエネルギーをそろえた偶然なら {layer_matched}"
+    " です。",
     "outside.absent": "検証データが与えられていないため、新しいデータでの曲率は分かりません。",
     "outside.sharpness": "重みに対する相対的な歩幅で測った鋭さは、フィルタ単位の尺度で {filter}、要素単位の尺度で "
     "{entry} です。そのままの固有値 {raw} は、ネットワークの出力が同じでも、層どうしの尺度を変えると変わります。",

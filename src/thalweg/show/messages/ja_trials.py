@@ -30,7 +30,7 @@ TEXTS = {
     "trial.edge": "{arms} の最良の学習率は、試した範囲の端にありました。",
     "trial.doubles": "検証用標本の {share} は訓練用標本と同一です。",
     "trial.cost": "試験には {seconds}、勾配計算 {gradients} 回を要しました。",
-    "trial.next": "次の段階（新しいシードで全長の学習）には約 {seconds} かかります。",
+    "trial.next": "次の段階（新しいシードで、全ステップの長さの学習）には約 {seconds} かかります。",
     "trial.stop": "計画に従い、展開はここで終わります。",
     "trial.finished": "すべての段階が完了しました。",
     "trial.leads": "{arm} の差",

@@ -48,7 +48,9 @@ def valley(analysis: Mapping[str, Any], words: Words) -> Section:
 
 def _panel(part: str, distances: Sequence[float], curves: Mapping[str, Any], words: Words) -> Picture:
     chosen = {name: curve[part] for name, curve in curves.items()}
-    told = "; ".join(f"{words.plain(f'valley.{name}')} {number(_highest(losses))}" for name, losses in chosen.items())
+    told = words.plain("trial.comma").join(
+        f"{words.plain(f'valley.{name}')} {number(_highest(losses))}" for name, losses in chosen.items()
+    )
     return picture(
         f"valley-{part}",
         words.plain(f"outside.data.{part}"),
