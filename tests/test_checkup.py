@@ -62,6 +62,7 @@ def test_a_sound_task_is_good_throughout_and_its_costs_are_measured() -> None:
     assert f"{task().problem().loss():.4g}" in str(found)
     assert found.following.endswith("thalweg analyse runs/a --task my.py:task")
     assert all(value > 0 for value in found.costs.values())
+    assert "trial_seconds" in found.costs
     # of 1,000 rows of 21 float32 weights, and some kilobytes for each of few segments
     assert 84_000 < found.costs["disk_bytes"] < 200_000
     assert found.costs["basis_bytes"] == 70 * 21 * 4
@@ -129,6 +130,8 @@ def raises(model: nn.Module, batch: Any) -> Tensor:
         ({"held_out": data()}, "held-out", "training data as well"),
         ({"held_out": [(torch.full((4, 3), torch.nan), torch.zeros(4, 1))]}, "held-out", "nan"),
         ({"optimizer": lambda model: torch.optim.SGD(model.parameters(), lr=-1)}, "optimizer", "-1"),
+        ({"optimizer": lambda model: torch.optim.LBFGS(model.parameters())}, "optimizer", "LBFGS asks for the loss"),
+        ({"evaluate": lambda model: {"accuracy": [][0]}}, "measures", "test_checkup.py"),
     ],
 )
 def test_a_fault_is_named_and_the_rest_is_still_told(changes: dict[str, Any], name: str, told: str) -> None:
@@ -176,8 +179,19 @@ def test_what_should_be_known_is_a_note() -> None:
     assert found.healthy
     notes = {check.name: check for check in found.checks if check.state == "note"}
     assert set(notes) == {"mode", "gradient", "held-out", "optimizer"}
+    assert "trial" not in str(found).split("time ")[1].splitlines()[0]  # it could not be run
     assert "unused" in notes["gradient"].found
     assert "Dropout" in notes["mode"].found
+
+
+def test_graphs_are_foreseen_as_they_will_be_however_the_data_is_cut() -> None:
+    (batch,) = data(sizes=(512,))
+    model = nn.Sequential(nn.Linear(3, 512), nn.Tanh(), nn.Linear(512, 1))  # wide: nodes take little beside numbers
+    cut, whole = (
+        doctor(task(model=model, train=batches)).costs["graph_bytes"]
+        for batches in (list(zip(*(column.split(64) for column in batch), strict=True)), [batch])
+    )
+    assert cut == pytest.approx(whole, rel=0.5)
 
 
 def test_the_users_model_is_left_as_it_was() -> None:

@@ -36,6 +36,7 @@ def test_before_a_trial_it_is_undecided_and_the_test_comes_next() -> None:
     assert (found.state, found.arms) == ("undecided", ())
     assert found.following == {"stage": "trial", "seconds": 240.0}
     assert [one.kind for one in found.findings] == ["agreement", "held_out", "drift"]
+    assert decision(analysed(loss={"train": 0.1, "held_out": None})).following["stage"] == "held_out"
     assert "invest" not in {place.word for place in found.places}
     assert found.unknown[0] == ("pays", {})
 
@@ -136,6 +137,39 @@ def test_a_layer_that_a_trial_invests_in_is_named() -> None:
     found = decision(analysed(layers=[layer("a", 1, 1, 2), layer("b", 2, 1, 2)]), data)
     assert (place(found, "a").word, place(found, "a").reason) == ("invest", "trial")
     assert place(found, "b").word == "undecided"
+
+
+def test_nothing_is_sure_without_intervals_or_among_one() -> None:
+    bare = [{**layer(name, rank, 0, 0), "compression_low": None, "compression_high": None, "fine_tuning_high": None}
+            for rank, name in enumerate("ab", 1)]  # fmt: skip
+    for layers in (bare, [layer("only", 1, 1, 1)]):
+        found = [place for place in decision(analysed(layers=layers)).places if place.kind == "layer"]
+        assert {place.word for place in found} == {"undecided"}
+        assert not any(place.first for place in found)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "overlap", "word"),
+    [(1.0, 0.9, "alike"), (1.9, 0.5, "alike"), (2.1, 0.9, "other"), (1.0, 0.4, "other")],
+)
+def test_held_out_data_is_called_other_only_where_it_is(held_out: float, overlap: float, word: str) -> None:
+    data = analysed()
+    data["stages"][-1]["spectrum"]["values"] = [1.0]
+    data["held_out"] |= {"values": [held_out], "subspace": overlap}
+    assert decision(data).findings[1].word == word
+
+
+def test_the_gain_is_the_winners_own() -> None:
+    data = tried("invest", "no evidence")
+    first, second = data["stages"]["confirm"]["verdicts"]
+    first["gain"], second["gain"] = {"mean": 0.0055}, {"mean": 0.044}
+    assert decision(analysed(), data).findings[0].values["gain"] == pytest.approx(0.05)  # of a start of 0.11
+
+
+def test_a_win_at_full_length_is_the_end_of_the_way() -> None:
+    data = tried("invest")
+    data["next"] = {"stage": None, "go_on": True, "seconds": 0.0, "reason": "done"}
+    assert decision(analysed(), data).following["stage"] == "done"
 
 
 def group(label: str, words: list[str], held_out: float | None = 0.1) -> list[dict[str, Any]]:

@@ -29,8 +29,8 @@ from thalweg.recording.keeping import Keeping
 from thalweg.space import ParameterSpace, unwrapped
 from thalweg.tables import Table, Tabular
 from thalweg.task import Task
-from thalweg.trials.ground import FEW_DOUBLES, doubled
-from thalweg.trials.plan import least_seconds
+from thalweg.trials.ground import FEW_DOUBLES, doubled, refuse_closure
+from thalweg.trials.plan import usual_seconds
 
 State = Literal["good", "note", "bad"]
 
@@ -167,7 +167,8 @@ class _Look:
             return "mend that, then run doctor again"
         self._held_out(found)
         self._optimizer(found)
-        self._reckon(problem)
+        self._measures(found, problem)
+        self._reckon(problem, found)
         return None if all(check.state != "bad" for check in self.checks) else "mend that, then run doctor again"
 
     def _failed(self, name: str, error: Exception) -> None:
@@ -248,7 +249,8 @@ class _Look:
         self.costs["product_seconds"] = spent * share
         graphs = getattr(hessian, "graphs", None)
         if graphs is not None:
-            self.costs["graph_bytes"] = float(graphs.bytes_each * share)
+            held = graphs.chunking.size or problem.survey.samples[0]  # samples of the graph that was measured
+            self.costs["graph_bytes"] = float(graphs.bytes_each * sum(problem.survey.samples) / max(held, 1))
 
     def _exact(self, small: Problem) -> None:
         hessian = small.hessian()
@@ -293,7 +295,7 @@ class _Look:
             return
         try:
             problem = task.problem(held_out=True)
-            value = problem.loss()
+            value, self.costs["held_out_seconds"] = self._timed(problem.loss)
             both, count = doubled(task.train, task.held_out)
         except Exception as error:
             self._failed("held-out", error)
@@ -316,23 +318,39 @@ class _Look:
         try:
             made = task.optimizer(unwrapped(task.model))
             rates = ", ".join(f"{group['lr']:g}" for group in made.param_groups)
+            refuse_closure(task)
         except Exception as error:
             self._failed("optimizer", error)
             return
         self.say("optimizer", "good", f"{type(made).__name__}, lr {rates}")
 
-    def _reckon(self, problem: Problem) -> None:
+    def _measures(self, task: Task, problem: Problem) -> None:
+        """The user's own measures, as a trial takes them: in evaluation mode."""
+        if task.evaluate is None:
+            return
+        try:
+            with problem.evaluating():
+                found = {name: float(value) for name, value in task.evaluate(problem.model).items()}
+        except Exception as error:
+            self._failed("measures", error)
+            return
+        self.say("measures", "good", ", ".join(f"{name} {value:.4g}" for name, value in found.items()) or "none")
+
+    def _reckon(self, problem: Problem, task: Task) -> None:
         costs, space = self.costs, problem.space
         item = max(p.element_size() for p in problem.parameters())
         products = PRODUCTS * self.k * self.stages
         costs["analysis_products"] = products
         costs["analysis_seconds"] = products * costs["product_seconds"]
-        costs["trial_seconds"] = least_seconds(costs["step_seconds"], costs["loss_seconds"], ONE_ARM)
+        trial = ""
+        if task.held_out is not None and task.optimizer is not None and "held_out_seconds" in costs:
+            # a training is judged by half of the held-out data
+            costs["trial_seconds"] = usual_seconds(costs["step_seconds"], costs["held_out_seconds"] / 2, ONE_ARM)
+            trial = f", a trial of one arm about {_seconds(costs['trial_seconds'])}"
         self.say(
             "time", "good",
             f"gradient {_seconds(costs['gradient_seconds'])}, product {_seconds(costs['product_seconds'])}; the "
-            f"{products} products of an analysis take about {_seconds(costs['analysis_seconds'])}, a trial of one "
-            f"arm at least {_seconds(costs['trial_seconds'])}",
+            f"{products} products of an analysis take about {_seconds(costs['analysis_seconds'])}{trial}",
             "fewer samples in the task make both quicker; --k and --stages make an analysis shorter"
             if costs["analysis_seconds"] > 3600 else "",
         )  # fmt: skip

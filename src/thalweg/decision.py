@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 State = Literal["undecided", "invest", "keep", "stop"]
-"""No trial has judged; an arm won; none did; none did and some raised the held-out loss."""
+"""No trial has judged; an arm won; none did; all raised the held-out loss."""
 
 Certainty = Literal["firm", "fair", "open"]
 
 Word = Literal["invest", "guard", "undecided", "leave"]
 WORDS: tuple[Word, ...] = ("invest", "guard", "undecided", "leave")
 
-FIRM_P, FAIR_P = 0.001, 0.05
-"""p-values, after correction, below which a finding is firm or fair."""
+FIRM_P = 0.001
+"""p-value, after correction, up to which a finding is firm; one that is significant at its own level is fair."""
 
 FIRM_RATIO, FAIR_RATIO = 1.25, 2.0
 """How far λ₁ of two halves of the data may lie apart for what is said of other data to be firm or fair."""
@@ -52,7 +52,8 @@ class Finding:
 
     Attributes:
         kind: "trial", "agreement", "held_out", "sampling" or "drift".
-        word: what was found of it: a word of the trial or of the verdict; "found", "none", "untested".
+        word: what was found of it: a word of the trial or of the verdict; "alike" or "other"; "found", "none",
+            "untested".
         certainty: see `Certainty`.
         values: the figures it rests on.
     """
@@ -94,7 +95,8 @@ class Decision:
         findings: three at the most.
         places: layers and groups of directions, by word.
         spent: seconds, products and gradients so far.
-        following: the next stage, "trial", "confirm", "full" or "none", and its seconds where they are known.
+        following: the next stage, and its seconds where they are known: "trial", "confirm", "full", "held_out" (a trial
+            needs held-out data first), "done" (all stages were won) or "none".
         unknown: what is not known, by key, with its figures.
     """
 
@@ -170,11 +172,12 @@ def _of_trial(trial: Mapping[str, Any] | None, judged: Mapping[str, Any] | None)
     winners = [one for one in verdicts if one["word"] == "invest"]
     values: dict[str, Any] = {
         "seeds": max(one["seeds"] for one in verdicts),
-        "arms": len(verdicts),
+        "arms": len(plan.get("arms") or verdicts),
         "effect": plan["minimum_effect"],
         "power": _power(trial),
         "p": min(one["p_holm"] for one in verdicts),
-        "gain": max(one["gain"]["mean"] for one in verdicts) / judged["start_loss"],
+        "gain": min(one["gain"]["mean"] for one in winners or verdicts) / judged["start_loss"],
+        "question": plan.get("question", "better"),
     }
     if winners:
         return Finding("trial", "invest", "firm" if values["p"] <= FIRM_P else "fair", values)
@@ -196,7 +199,7 @@ def _of_agreement(analysis: Mapping[str, Any]) -> Finding | None:
     overlap = (analysis.get("sampling") or {}).get("subspace_overlap")
     values["overlap"] = overlap
     firm = told["word"] == "agreement" and overlap is not None and overlap >= SAME_SPACE
-    firm = firm and (told.get("p_value") or 0.0) <= FIRM_P
+    firm = firm and _or(told.get("p_value"), 1.0) <= FIRM_P
     certainty: Certainty = "firm" if firm else "open" if told["word"] == "no agreement" else "fair"
     return Finding("agreement", told["word"], certainty, values)
 
@@ -213,7 +216,7 @@ def _of_held_out(analysis: Mapping[str, Any]) -> Finding | None:
         "by_layer": there.get("subspace_by_layer"),
         "k": len(own),
     }
-    return Finding("held_out", "found", _by_halves(analysis), values)
+    return Finding("held_out", _alike(own[0], other[0], there["subspace"]), _by_halves(analysis), values)
 
 
 def _of_sampling(analysis: Mapping[str, Any]) -> Finding | None:
@@ -226,7 +229,14 @@ def _of_sampling(analysis: Mapping[str, Any]) -> Finding | None:
         "overlap": sampling.get("subspace_overlap"),
         "k": len(sampling["half_values"]),
     }
-    return Finding("sampling", "found", _by_halves(analysis), values)
+    word = _alike(values["half"], values["other"], values["overlap"])
+    return Finding("sampling", word, _by_halves(analysis), values)
+
+
+def _alike(one: float, other: float, overlap: float | None) -> str:
+    """Whether two spectra are "alike", by λ₁ and by the spaces, or "other" ones."""
+    close = min(one, other) > 0 and max(one, other) <= FAIR_RATIO * min(one, other)
+    return "alike" if close and _or(overlap, 0.0) >= SAME_SPACE else "other"
 
 
 def _by_halves(analysis: Mapping[str, Any]) -> Certainty:
@@ -270,9 +280,12 @@ def _layers(analysis: Mapping[str, Any], trial: Mapping[str, Any] | None, told: 
     half, places = len(rows) / 2, []
     word: Word
     for row in sorted(rows, key=lambda row: -row["compression"]):
-        low, high = (_or(row.get(f"compression_{end}"), row["compression"]) for end in ("low", "high"))
-        first = _or(row.get("fine_tuning_high"), row["fine_tuning"]) <= half and len(rows) > 1
-        word = "guard" if low > half else "leave" if high <= half else "undecided"
+        low, high, tune = (row.get(key) for key in ("compression_low", "compression_high", "fine_tuning_high"))
+        many = len(rows) > 1
+        first = many and tune is not None and tune <= half
+        word = "undecided"
+        if many and low is not None and high is not None:  # with one batch of data there is no interval
+            word = "guard" if low > half else "leave" if high <= half else "undecided"
         reason = "compression" if word != "undecided" else "nothing"
         if tried.get(row["layer"]) == "invest":
             word, reason = "invest", "trial"
@@ -331,8 +344,12 @@ def _following(
     analysis: Mapping[str, Any], trial: Mapping[str, Any] | None, judged: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     if not trial:
-        return {"stage": "trial", "seconds": (analysis.get("cost") or {}).get("trial_seconds")}
+        tried = (analysis.get("loss") or {}).get("held_out") is not None
+        seconds = (analysis.get("cost") or {}).get("trial_seconds")
+        return {"stage": "trial" if tried or not analysis.get("loss") else "held_out", "seconds": seconds}
     following = trial.get("next") or {}
+    if judged is not None and following.get("go_on") and not following.get("stage"):
+        return {"stage": "done", "seconds": None}
     stage = following.get("stage") if following.get("go_on") else None
     if judged is None and stage is None:
         return {"stage": "none", "seconds": None}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Iterable
@@ -57,12 +59,10 @@ def told(error: BaseException) -> tuple[str, str]:
         what, _, mend = str(error).partition("; ")
         return what, mend
     what = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-    libraries = (str(Path(__file__).parent), sys.prefix, sys.base_prefix, "<")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and not frame.filename.startswith(libraries)
-    ]
+    paths = sysconfig.get_paths()
+    folders = [str(Path(__file__).parent), *(paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    libraries = ("<", *(folder.rstrip(os.sep) + os.sep for folder in folders))
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(libraries)]
     if not frames:
         return what, "this is not foreseen: --debug shows the trace, which is worth a report"
     name = frames[-1].name

@@ -134,6 +134,23 @@ def test_a_press_sorts_a_table_by_its_numbers(server):
     assert found["state"] == "ascending"
 
 
+def test_durations_are_sorted_by_their_length(server):
+    port, _, folder = server
+    data = analysis()
+    times = {"trajectory": 0.35, "spectrum": 180.0, "layers": 19.0, "drift": 8000.0, "noise": 0.0004}
+    data["cost"]["seconds"] = {**times, "total": 8200.0}
+    for language in ("en", "ja"):
+        words = Words(language)
+        code = """
+const table = document.querySelector("#cost table.sorts");
+table.tHead.rows[0].cells[1].querySelector("button").click();
+const shown = [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim());
+document.getElementById("result").textContent = JSON.stringify(shown);
+"""
+        found = json.loads(_result(_open(_driven(render(data, language), code), port, folder, 1280, LIGHT)[0]))
+        assert found == [words.duration(seconds) for seconds in sorted([*times.values(), 8200.0])]
+
+
 def _head(column: str) -> str:
     return Words("en").plain(f"directions.column.{column}")
 

@@ -174,6 +174,31 @@ def test_the_first_page_holds_the_decision_its_price_and_its_next_command(langua
     assert words.duration(1234.0) in meeting
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_an_investment_says_what_was_asked_and_no_more(language, tried):
+    data = {**analysis(), "trial": trial()}
+    data["trial"]["plan"]["question"] = "as good"
+    words = Words(language)
+    text = Reader(render(data, language)).text
+    incumbent = words.plain("arm.full")
+    start = words.plain("decision.invest_as_good", arms="{}", incumbent=incumbent).split("{}")[1]
+    assert start in text
+    better = words.plain("meeting.invest", arms="", seeds=0, gain="{}", incumbent=incumbent).split("{}")[1]
+    assert better not in text
+
+
+def test_the_meeting_names_the_layer_that_is_compressed_first():
+    data = analysis()
+    row = data["layers"][0]
+    data["layers"] = [
+        {**row, "layer": f"l{rank}", "compression": rank, "compression_low": rank, "compression_high": rank}
+        for rank in (1, 2, 3, 4)
+    ]
+    meeting = Reader(re.search(r'<section id="meeting".*?</section>', render(data, "en"), re.S)[0]).text
+    assert "layer l1 can be compressed first" in meeting
+    assert "layer l4 should be kept still" in meeting
+
+
 def test_a_large_net_shows_layers_from_both_ends_on_the_first_page():
     data = analysis()
     layer = data["layers"][0]

@@ -436,6 +436,22 @@ def test_a_damaged_cell_is_run_again(tmp_path: Path) -> None:
     assert len(made) == 2
 
 
+def test_planning_again_takes_no_verdict_away(tmp_path: Path) -> None:
+    task, planted.BASES["x"] = regression(2)
+    optimizer = task.optimizer(task.model)  # type: ignore[misc]
+    with tw.watch(task.model, optimizer, tmp_path / "run"):
+        for _ in range(12):
+            optimizer.zero_grad()
+            task.loss(task.model, task.train[0]).backward()  # type: ignore[index]
+            optimizer.step()
+    confirmed = trial(task, ["known:x"], run=tmp_path / "run", **SMALL)
+    trial(task, ["guess:4"], run=tmp_path / "run", stage="pilot", **SMALL)
+    kept = load_trial(tmp_path / "run")
+    assert kept.verdict == confirmed.verdict != {}
+    again = trial(task, ["guess:4"], run=tmp_path / "run", **SMALL)
+    assert load_trial(tmp_path / "run").verdict == again.verdict
+
+
 def test_a_trial_on_a_run_is_kept_in_its_folder(tmp_path: Path) -> None:
     task = digits_task(hidden=(16,))
     optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)

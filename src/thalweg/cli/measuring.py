@@ -66,6 +66,7 @@ def analyse(
     """Measure a recorded run: spectra, components, overlaps, layers; write results and report."""
     from thalweg.measurement.base import Settings
     from thalweg.recording.inspection import without_task
+    from thalweg.show.report import load_analysis
     from thalweg.show.report import report as write_report
     from thalweg.workflow import analyse as measure
 
@@ -83,7 +84,8 @@ def analyse(
         say=speaker(quiet),
         progress=shows(quiet),
     )
-    print_analysis(result, write_report(run, lang.split(",")), as_json)
+    files = write_report(run, lang.split(","))
+    print_analysis({**load_analysis(run), **result}, files, as_json)
 
 
 @app.command()
@@ -95,8 +97,8 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write the report of an analysed run again, or one page with several runs; no code of the user's is imported."""
-    from thalweg.recording import open_run
     from thalweg.show.comparison import compare
+    from thalweg.show.report import load_analysis
     from thalweg.show.report import report as write_report
 
     if len(runs) > 1:
@@ -105,7 +107,7 @@ def report(
         show_result(result, as_json, lambda _: "\n".join(f"report: {path.resolve().as_uri()}" for path in files))
         return
     files = write_report(runs[0], lang.split(","))
-    print_analysis(open_run(runs[0]).load("analysis"), files, as_json)
+    print_analysis(load_analysis(runs[0]), files, as_json)
 
 
 @app.command()

@@ -33,13 +33,14 @@ def summary(result: dict[str, Any]) -> str:
     orders = [
         {"layer": r["layer"], "gain of its best step": r["gain"], "to tune": _order(r, "fine_tuning"),
          "cost of noise": r["noise_cost"], "to compress": _order(r, "compression")}
-        for r in result["layers"]
+        for r in result["layers"] if "compression" in r
     ]  # fmt: skip
     best = [
         {"direction": _named(r), "curvature": r["curvature"], "predicted gain": r["gain"],
          "held-out": r["gain_held_out"], "layers": r["layers"], "words": r["words"]}
-        for r in result["directions"][:SHOWN]
+        for r in result.get("directions", ())[:SHOWN]
     ]  # fmt: skip
+    drift = result.get("drift")
     values = ", ".join(f"{value:.4g}" for value in last["spectrum"]["values"])
     return "\n".join(
         [
@@ -52,10 +53,10 @@ def summary(result: dict[str, Any]) -> str:
             "",
             str(Table.of(orders)),
             "",
-            f"largest predicted gains of one step, of {len(result['directions'])} directions",
+            f"largest predicted gains of one step, of {len(result.get('directions', ()))} directions",
             str(Table.of(best)),
             "",
-            drift_text(result["drift"]),
+            drift_text(drift) if drift else "drift: not measured by the version that analysed this",
             f"updates and curvature: {result['verdict']['word']}; {verdict_line(result.get('trial'))}",
             f"{result['cost']['products']} products, {result['cost']['seconds']['total']:.1f} s",
         ]

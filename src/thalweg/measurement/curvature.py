@@ -20,7 +20,7 @@ from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
-from thalweg.trials.plan import least_seconds
+from thalweg.trials.plan import usual_seconds
 
 TRACKED = ("persistence", "threshold", "of_threshold", "participation", "layer", "layer_share")
 """What a stage keeps of its row in a table of `track_curvature`."""
@@ -116,7 +116,7 @@ def losses(m: Measurement, there: Problem) -> dict[str, Any]:
         step = time.perf_counter() - start
         start = time.perf_counter()
         held_out = there.on(m.held_out.data).loss()
-        m.trial_seconds = least_seconds(step, time.perf_counter() - start)
+        m.trial_seconds = usual_seconds(step, (time.perf_counter() - start) / 2)
     return {"train": there.loss(), "held_out": held_out, "gradient_norm": norm}
 
 

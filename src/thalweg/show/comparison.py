@@ -109,6 +109,8 @@ FIGURES: tuple[tuple[str, Figure], ...] = (
     ("other_half", lambda a, w: number(_first(_part(a, "sampling", "other_half")))),
     ("largest_held_out", lambda a, w: number(_first(_part(a, "held_out", "values")))),
     ("filter", lambda a, w: number(_part(a, "sharpness", "filter", "value"))),
+    ("k", lambda a, w: count(_part(a, "settings", "k"))),
+    ("components", lambda a, w: count(_part(a, "verdict", "components"))),
     ("captured", lambda a, w: percent(_part(a, "verdict", "captured"))),
     ("matched", lambda a, w: percent(_part(a, "verdict", "layer_matched"))),
     ("overlap", lambda a, w: percent(_part(a, "sampling", "subspace_overlap"))),

@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from thalweg.recording.record import Window
 from thalweg.recording.trajectory import Trajectory
 from thalweg.solvers.lanczos import eigenpairs
 from thalweg.solvers.svd import chosen_directions, weight_svd
+from thalweg.space import unwrapped
 from thalweg.task import Task
 
 LEAST_WINDOW = 3
@@ -173,6 +175,7 @@ def make_ground(
         raise InputError("a trial is judged on data that training never saw; give Task(..., held_out=batches)")
     if batch < 1:
         raise InputError(f"batch={batch}: a training step takes at least one sample")
+    refuse_closure(task)
     training, held_out = task.problem(), task.problem(held_out=True)
     doubles = refuse_overlap(task.train, task.held_out)
     state: Mapping[str, Mapping[str, Tensor]] = {}
@@ -198,6 +201,22 @@ def make_ground(
     except InputError as error:
         raise InputError(f"the held-out data cannot be split into tuning and judging: {error}") from error
     return Ground(task, training, tuning, judging, trajectory, step, window, state, state_step, batch, doubles, seed)
+
+
+def refuse_closure(task: Task) -> None:
+    """Refuse an optimizer whose step asks for the loss again: it makes many gradients of one step.
+
+    Raises:
+        InputError: for one.
+    """
+    assert task.optimizer is not None
+    made = task.optimizer(unwrapped(task.model))
+    closure = inspect.signature(type(made).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InputError(
+            f"{type(made).__name__} asks for the loss several times in a step, so steps of arms could not be compared; "
+            "give the task another optimizer"
+        )
 
 
 def last_window(trajectory: Trajectory, step: int) -> Window:

@@ -188,12 +188,12 @@ def make_plan(ground: Ground, arms: Sequence[str] | None = None, **settings: Any
     return plan
 
 
-def least_seconds(step: float, loss: float, names: int = USUAL_NAMES) -> float:
-    """What pilot and confirmation of a plan as it comes take at the least.
+def usual_seconds(step: float, loss: float, names: int = USUAL_NAMES) -> float:
+    """What pilot and confirmation of a plan as it comes take, about.
 
     Args:
         step: seconds of one gradient of a training batch.
-        loss: seconds of one evaluation of the held-out loss.
+        loss: seconds of one evaluation on half of the held-out data.
         names: arms and controls.
     """
     trainings = names * (len(GRID) * TUNING + (USUAL_SEEDS + PILOT) * (AROUND + 1))

@@ -147,9 +147,19 @@ def trial(
     data = _run(stages, stage, budget, folder)
     data["command"] = command
     result = TrialResult(finite(data))
-    if opened is not None:
+    if opened is not None and not _outdone(opened, data):
         opened.save(RESULT, data)
     return result
+
+
+def _outdone(run: Run[Trajectory], data: Mapping[str, Any]) -> bool:
+    """Whether a plan or pilot would take the place of verdicts that the run holds: planning decides nothing."""
+    if data["stages"]:
+        return False
+    try:
+        return bool(run.load(RESULT).get("stages"))
+    except RunError:  # there is none yet
+        return False
 
 
 def load_trial(run: str | Path | Run[Trajectory]) -> TrialResult:

@@ -21,6 +21,8 @@ TEXTS = {
     "compare.other_half": "along the same direction on the other half",
     "compare.largest_held_out": "λ₁ on held-out data",
     "compare.filter": "λ₁ relative to the filters’ lengths",
+    "compare.k": "eigenpairs, the top space’s dimension",
+    "compare.components": "components of the updates",
     "compare.captured": "top space within the components of the updates",
     "compare.matched": "the same for random directions in the same layers",
     "compare.overlap": "top space shared by two halves of the data",

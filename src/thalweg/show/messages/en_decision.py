@@ -4,12 +4,14 @@ TEXTS = {
     "decision.title": "Decision",
     "decision.undecided": "Undecided: no trial has tested yet whether working along any direction, or in any layer, "
     "pays.",
-    "decision.invest": "Invest: {arms} lowered the held-out loss further than every matched control and than "
-    "{incumbent}.",
+    "decision.invest": "Invest: {arms} lowered the held-out loss further than every matched control, and than "
+    "{incumbent} in the same time.",
     "decision.keep": "Keep training as you do: of {count} ways that were tried, none beat both its matched controls "
     "and {incumbent}.",
     "decision.keep_open": "Nothing speaks for a change yet: of {count} ways that were tried, none beat both its "
     "matched controls and {incumbent}, in a trial too small to rule an effect out.",
+    "decision.invest_as_good": "Invest: {arms} came within the margin of {incumbent} in less time, and lowered the "
+    "held-out loss further than every matched control.",
     "decision.stop": "Do not go on this way: {arms} raised the held-out loss.",
     "decision.findings": "What was found",
     "decision.places": "Where to work, and where not",
@@ -34,9 +36,13 @@ TEXTS = {
     "share {overlap} of their spaces.",
     "finding.agreement.why_short": "Chance gives {uniform}, or {layer_matched} in the same layers; it was not "
     "repeated on halves of the data.",
-    "finding.held_out.found": "Held-out data is curved otherwise: its largest curvature is {held_out}, where "
+    "finding.held_out.other": "Held-out data is curved otherwise: its largest curvature is {held_out}, where "
     "training data gives {train}; the two top‑{k} spaces share {overlap}.",
-    "finding.sampling.found": "The curvature depends on the sample: λ₁ is {half} on one half of the data and "
+    "finding.sampling.other": "The curvature depends on the sample: λ₁ is {half} on one half of the data and "
+    "{other} for the same direction on the other.",
+    "finding.held_out.alike": "Held-out data is curved alike: its largest curvature is {held_out}, where training "
+    "data gives {train}; the two top‑{k} spaces share {overlap}.",
+    "finding.sampling.alike": "The curvature hardly depends on the sample: λ₁ is {half} on one half of the data and "
     "{other} for the same direction on the other.",
     "finding.halves": "Two halves of the training data give {half} and {other} for one direction.",
     "finding.no_halves": "It was not repeated on halves of the data.",
@@ -52,7 +58,7 @@ TEXTS = {
     "action.invest.means": "a trial showed that working here pays",
     "action.guard.means": "the loss is sensitive here: keep it still, quantise it last",
     "action.undecided.means": "only a trial can tell",
-    "action.leave.means": "cheap to compress or freeze, or not worth the work",
+    "action.leave.means": "cheap to compress, or not worth the work",
     "place.layer": "layer {name}",
     "place.first": "begin a trial here",
     "place.trial.invest": "a trial found that it pays",
@@ -89,13 +95,16 @@ TEXTS = {
     "decision.column.why": "why",
     "decision.spent.analysis": "The analysis took {seconds} and {products} products with the Hessian.",
     "decision.spent.trial": "The trial took {seconds} and {gradients} gradients.",
-    "decision.next.trial": "A trial takes {seconds} or more here. Plan it first: that says what it costs and what "
-    "it can find, and decides nothing.",
+    "decision.next.trial": "A trial takes about {seconds} here. Plan it first: that says what it costs and what it "
+    "can find, and decides nothing.",
     "decision.next.trial_short": "A trial comes next. Plan it first: that says what it costs and what it can find, "
     "and decides nothing.",
     "decision.next.confirm": "Confirming on fresh seeds comes next, about {seconds}.",
     "decision.next.full": "The same at full length comes next, about {seconds}.",
     "decision.next.none": "By the plan it ends here: no next stage is worth its price.",
+    "decision.next.held_out": "A trial needs data that training never saw: give Task(..., held_out=batches) and "
+    "analyse again.",
+    "decision.next.done": "All stages have been passed; what was tried can be adopted.",
     "unknown.pays": "Whether working anywhere pays. Only a trial tells.",
     "unknown.longer": "What happens after more than {steps} steps, or from another start.",
     "unknown.power": "Whether there is an effect of {effect}: the trial would have found one with a chance of "
@@ -110,13 +119,16 @@ TEXTS = {
     "meeting.cost": "It cost {analysis} on one machine of ours; no data left it.",
     "meeting.cost_trial": "It cost {analysis}, and {trial} for the trial, on one machine of ours; no data left it.",
     "meeting.guard": "{where} should be kept still and compressed last: the loss is most sensitive there.",
-    "meeting.leave": "{where} can be compressed or frozen first.",
+    "meeting.leave": "{where} can be compressed first.",
     "meeting.undecided": "We do not know yet whether working along these directions pays. A trial would tell.",
     "meeting.undecided_cost": "We do not know yet whether working along these directions pays. A trial would tell, "
-    "for {seconds} or more.",
+    "for about {seconds}.",
     "meeting.invest": "{arms} paid off in a trial on {seeds} fresh seeds: the held-out loss fell by {gain} of what "
-    "it was, further than by any matched control and by {incumbent}.",
-    "meeting.keep": "In a trial on {seeds} fresh seeds none of {count} ways beat the way we train now.",
+    "it was, further than by any matched control, and by {incumbent} in the same time.",
+    "meeting.invest_as_good": "{arms} paid off in a trial on {seeds} fresh seeds: as good as {incumbent} within the "
+    "margin that was asked for, in less time, and better than every matched control.",
+    "meeting.keep": "In a trial on {seeds} fresh seeds none of {count} ways beat both its matched controls and the "
+    "way we train now.",
     "meeting.stop": "In a trial on {seeds} fresh seeds what we tried made the held-out loss worse.",
     "meeting.next": "The next stage takes about {seconds}.",
     "meeting.condition.undecided": "We go on only if one way beats {incumbent} and all its controls on data that "

@@ -21,6 +21,8 @@ TEXTS = {
     "compare.other_half": "同じ方向を残りの半分で測った曲率",
     "compare.largest_held_out": "検証データでの λ₁",
     "compare.filter": "相対的な鋭さ（フィルタ単位の尺度での λ₁）",
+    "compare.k": "固有対の数（上位固有空間の次元）",
+    "compare.components": "更新の主成分の数",
     "compare.captured": "更新の主成分が捉える上位固有空間の割合",
     "compare.matched": "同（層ごとのエネルギーをそろえたランダムな方向の場合）",
     "compare.overlap": "データの半分どうしの上位固有空間の重なり",

@@ -3,12 +3,14 @@
 TEXTS = {
     "decision.title": "判断",
     "decision.undecided": "未決：特定の方向や層での調整に効果があるかどうかは、まだ試験していません。",
-    "decision.invest": "投資する：{arms}は、条件をそろえたどの対照よりも、また{incumbent}よりも、検証損失を大きく下"
-    "げました。",
+    "decision.invest": "投資する：{arms}は、条件をそろえたどの対照よりも、また同じ時間での{incumbent}よりも、検証損"
+    "失を大きく下げました。",
     "decision.keep": "今の学習方法を続ける：試した {count} 通りのうち、条件をそろえた対照と{incumbent}の両方を上回っ"
     "たものはありませんでした。",
     "decision.keep_open": "今のところ変える根拠はない：試した {count} 通りのうち、条件をそろえた対照と{incumbent}の"
     "両方を上回ったものはありませんでした。ただし、効果がないと言い切るには試験の規模が小さすぎます。",
+    "decision.invest_as_good": "投資する：{arms}は、より短い時間で、求められた範囲内で{incumbent}に並び、条件をそろ"
+    "えたどの対照よりも検証損失を大きく下げました。",
     "decision.stop": "この方法は進めない：{arms}は検証損失を悪化させました。",
     "decision.findings": "分かったこと",
     "decision.places": "どこに手をかけ、どこには手をかけないか",
@@ -34,10 +36,14 @@ TEXTS = {
     "す。データを半分ずつに分けて求めた上位固有空間の重なりは {overlap} です。",
     "finding.agreement.why_short": "偶然なら {uniform}、層ごとのエネルギーをそろえたランダムな方向なら "
     "{layer_matched} です。データを半分ずつに分けた再測定は行っていません。",
-    "finding.held_out.found": "検証データでは損失の曲率が異なります。最大曲率は、訓練データの {train} に対して検証デ"
+    "finding.held_out.other": "検証データでは損失の曲率が異なります。最大曲率は、訓練データの {train} に対して検証デ"
     "ータでは {held_out} で、両者の上位 {k} 固有空間の重なりは {overlap} です。",
-    "finding.sampling.found": "曲率は標本に左右されます。データの半分で求めた λ₁ は {half}、同じ方向を残りの半分で測"
+    "finding.sampling.other": "曲率は標本に左右されます。データの半分で求めた λ₁ は {half}、同じ方向を残りの半分で測"
     "ると {other} です。",
+    "finding.held_out.alike": "検証データでも損失の曲率は同程度です。最大曲率は、訓練データの {train} に対して検証デ"
+    "ータでは {held_out} で、両者の上位 {k} 固有空間の重なりは {overlap} です。",
+    "finding.sampling.alike": "曲率は標本にほとんど左右されません。データの半分で求めた λ₁ は {half}、同じ方向を残り"
+    "の半分で測ると {other} です。",
     "finding.halves": "訓練データを二つに分けると、同じ方向の曲率は {half} と {other} です。",
     "finding.no_halves": "データを半分ずつに分けた再測定は行っていません。",
     "finding.sampling.why": "データを半分ずつに分けて求めた上位 {k} 固有空間の重なりは {overlap} です。",
@@ -53,7 +59,7 @@ TEXTS = {
     "action.invest.means": "試験で、手をかける効果が確かめられた",
     "action.guard.means": "わずかな変化が損失に響く場所。変更を避け、量子化は最後にする",
     "action.undecided.means": "試験をしなければ分からない",
-    "action.leave.means": "圧縮や凍結をしても悪影響が小さい、または手間に見合わない",
+    "action.leave.means": "圧縮しても悪影響が小さい、または手間に見合わない",
     "place.layer": "層 {name}",
     "place.first": "試験はここから",
     "place.trial.invest": "試験で効果が確かめられた",
@@ -89,13 +95,16 @@ TEXTS = {
     "decision.column.why": "理由",
     "decision.spent.analysis": "分析にかかったのは {seconds}、ヘッセ行列との積は {products} 回です。",
     "decision.spent.trial": "試験にかかったのは {seconds}、勾配計算は {gradients} 回です。",
-    "decision.next.trial": "試験には、このマシンで {seconds} 以上かかります。まず計画を立ててください。費用と、どの"
-    "程度の効果なら見つけられるかが分かります。この段階では何も判定しません。",
+    "decision.next.trial": "試験には、このマシンで約 {seconds} かかります。まず計画を立ててください。費用と、どの程"
+    "度の効果なら見つけられるかが分かります。この段階では何も判定しません。",
     "decision.next.trial_short": "次は試験です。まず計画を立ててください。費用と、どの程度の効果なら見つけられるかが"
     "分かります。この段階では何も判定しません。",
     "decision.next.confirm": "次は新しいシードでの確認で、約 {seconds} かかります。",
     "decision.next.full": "次は、同じことを全ステップの長さで試す段階で、約 {seconds} かかります。",
     "decision.next.none": "計画に従い、ここで終わります。費用に見合う次の段階はありません。",
+    "decision.next.held_out": "試験には、学習に使っていないデータが必要です。Task(..., held_out=batches) を与えて、"
+    "もう一度分析してください。",
+    "decision.next.done": "すべての段階を通過しました。試した方法を採用できます。",
     "unknown.pays": "どこかに手をかけて効果があるかどうか。これは試験をしなければ分かりません。",
     "unknown.longer": "{steps} ステップより先や、別の開始点ではどうなるか。",
     "unknown.power": "{effect} の効果があるかどうか。この試験でそれを見つけられる確率は {power} にとどまります。",
@@ -110,14 +119,17 @@ TEXTS = {
     "meeting.cost_trial": "自社のマシン一台で、分析に {analysis}、試験に {trial} かかりました。データは外部に出てい"
     "ません。",
     "meeting.guard": "{where} は変更を避け、圧縮は最後にするべきです。わずかな変化が損失に最も大きく響く層です。",
-    "meeting.leave": "{where} は、先に圧縮や凍結をして構いません。",
+    "meeting.leave": "{where} は、先に圧縮して構いません。",
     "meeting.undecided": "これらの方向に手をかけて効果があるかは、まだ分かりません。試験をすれば分かります。",
-    "meeting.undecided_cost": "これらの方向に手をかけて効果があるかは、まだ分かりません。{seconds} 以上をかけて試験"
-    "をすれば分かります。",
+    "meeting.undecided_cost": "これらの方向に手をかけて効果があるかは、まだ分かりません。約 {seconds} かけて試験をす"
+    "れば分かります。",
     "meeting.invest": "新しいシード {seeds} 個での試験で、{arms}に効果がありました。検証損失は開始時の値の {gain} に"
-    "あたる分だけ下がり、下がり幅は、条件をそろえたどの対照よりも、また{incumbent}よりも大きくなりました。",
-    "meeting.keep": "新しいシード {seeds} 個での試験では、試した {count} 通りのどれも、今の学習方法を上回りませんで"
-    "した。",
+    "あたる分だけ下がり、下がり幅は、条件をそろえたどの対照よりも、また同じ時間での{incumbent}よりも大きくなりました"
+    "。",
+    "meeting.invest_as_good": "新しいシード {seeds} 個での試験で、{arms}に効果がありました。より短い時間で、求められ"
+    "た範囲内で{incumbent}に並び、条件をそろえたどの対照よりも優れていました。",
+    "meeting.keep": "新しいシード {seeds} 個での試験では、試した {count} 通りのうち、条件をそろえた対照と今の学習方"
+    "法の両方を上回ったものはありませんでした。",
     "meeting.stop": "新しいシード {seeds} 個での試験では、試した方法は検証損失を悪化させました。",
     "meeting.next": "次の段階には約 {seconds} かかります。",
     "meeting.condition.undecided": "学習にも学習率などの調整にも使っていないデータで、{incumbent}とすべての対照を上"

@@ -96,7 +96,7 @@ def page(analysis: Mapping[str, Any], found: Decision, words: Words) -> Page:
 
 def sentence(analysis: Mapping[str, Any], found: Decision, words: Words) -> Markup:
     """What it comes to, in one sentence."""
-    return words(f"decision.{_spoken(found)}", **_named(analysis, found, words))
+    return words(f"decision.{_asked(found)}", **_named(analysis, found, words))
 
 
 def meeting(analysis: Mapping[str, Any], found: Decision, words: Words) -> Section:
@@ -111,8 +111,9 @@ def meeting(analysis: Mapping[str, Any], found: Decision, words: Words) -> Secti
     items.append(_outcome(analysis, found, words))
     for word in ("guard", "leave"):
         layers = [place for place in found.places if place.kind == "layer" and place.word == word]
-        if layers:
-            items.append(words(f"meeting.{word}", where=words("place.layer", name=name(layers[0].name))))
+        if layers:  # the last to be compressed comes first
+            chosen = layers[0 if word == "guard" else -1]
+            items.append(words(f"meeting.{word}", where=words("place.layer", name=name(chosen.name))))
     following = found.following
     if following["stage"] in ("confirm", "full") and following["seconds"]:
         items.append(words("meeting.next", seconds=words.duration(following["seconds"])))
@@ -126,7 +127,8 @@ def _outcome(analysis: Mapping[str, Any], found: Decision, words: Words) -> Mark
         return words("meeting.undecided_cost", seconds=words.duration(price)) if price else words("meeting.undecided")
     values = found.findings[0].values
     told = {"seeds": count(values["seeds"]), "gain": percent(values["gain"])}
-    return words(f"meeting.{found.state}", **{**_named(analysis, found, words), **told})
+    state = _asked(found) if found.state == "invest" else found.state
+    return words(f"meeting.{state}", **{**_named(analysis, found, words), **told})
 
 
 def _spoken(found: Decision) -> str:
@@ -134,12 +136,20 @@ def _spoken(found: Decision) -> str:
     return "keep_open" if found.state == "keep" and found.findings[0].certainty == "open" else found.state
 
 
+def _asked(found: Decision) -> str:
+    """The state of an investment, by what the trial had asked: to be better, or as good in less time."""
+    if found.state == "invest" and found.findings[0].values["question"] == "as good":
+        return "invest_as_good"
+    return _spoken(found)
+
+
 def _named(analysis: Mapping[str, Any], found: Decision, words: Words) -> dict[str, object]:
     """The arms and the incumbent, for those who do not know their names."""
     trial = analysis.get("trial") or {}
     incumbent = str((trial.get("plan") or {}).get("incumbent", "full"))
     arms = Markup(words.plain("trial.comma")).join(in_words(arm, words) for arm in found.arms)
-    return {"arms": arms, "count": count(len(found.arms)), "incumbent": in_words(incumbent, words)}
+    tried = len((trial.get("plan") or {}).get("arms") or found.arms)
+    return {"arms": arms, "count": count(tried), "incumbent": in_words(incumbent, words)}
 
 
 # -- findings ----------------------------------------------------------------------------------------------
@@ -208,7 +218,7 @@ def _row(place: Place, words: Words) -> Row:
     why = [_reason(place, words)]
     if place.values.get("tried") and place.reason != "trial":
         why.append(words("place.tried", word=words.known("trial.word", place.values["tried"])))
-    if place.first and place.word == "undecided":
+    if place.first and place.word in ("undecided", "leave"):
         why.append(words("place.first"))
     return Row(
         place.word, where, words.plain(f"action.{place.word}"), Markup(words.plain("decision.stop_mark")).join(why)
@@ -245,8 +255,8 @@ def _costs(found: Decision, words: Words) -> tuple[Markup, ...]:
         gradients = count(int(spent.get("gradients", 0)))
         out.append(words("decision.spent.trial", seconds=words.duration(spent["trial"]), gradients=gradients))
     stage, price = following["stage"], following["seconds"]
-    if stage == "none":
-        out.append(words("decision.next.none"))
+    if stage in ("none", "done", "held_out"):
+        out.append(words(f"decision.next.{stage}"))
     elif price:
         out.append(words(f"decision.next.{stage}", seconds=words.duration(price)))
     elif stage == "trial":

@@ -68,7 +68,8 @@ def plan_command(analysis: Mapping[str, Any]) -> str:
         parts = shlex.split(str(analysis.get("command") or ""))
     except ValueError:
         return ""
-    if len(parts) < 3 or parts[:2] != ["thalweg", "analyse"] or "--task" not in parts:
+    known = len(parts) > 2 and parts[:2] == ["thalweg", "analyse"] and not parts[2].startswith("-")
+    if not known or "--task" not in parts:
         return ""
     kept = ["thalweg", "trial", "plan", parts[2]]
     for option, value in itertools.pairwise(parts):
