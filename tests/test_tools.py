@@ -101,8 +101,8 @@ def test_an_imported_run_is_analysed_like_any_other(folder: Path) -> None:
     [
         (["inspect", "nowhere"], "nowhere is not a run: it does not exist"),
         (["inspect"], "Missing argument"),
-        (["export", "run", "--to", "csv", "--out", "x"], "--to 'csv' is no format; choose one of npz, zarr"),
-        (["export", "run", "--to", "npz", "--out", "run"], "run exists already; choose another --out"),
+        (["export", "run", "--to", "csv", "--out", "x"], "--to 'csv' is no format\n         choose one of npz, zarr"),
+        (["export", "run", "--to", "npz", "--out", "run"], "run exists already\n         choose another --out"),
         (["export", "run", "--to", "checkpoints", "--steps", "77", "--out", "x"], "no row ends with step 77"),
         (["export", "nowhere", "--to", "npz", "--out", "x"], "nowhere is not a run"),
         (["import", "nowhere", "--out", "x"], "'nowhere' is no folder"),
@@ -129,5 +129,5 @@ def test_names_in_messages_do_not_steer_a_terminal(folder: Path) -> None:
     done = thalweg("import", "evil", "--out", "x", cwd=folder)
     assert done.returncode == 2
     assert "\x1b" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2
     assert r"\x1b[31m-1.pt" in done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.show.sample import analysis, trial
+from thalweg.show.comparison import render as compare_pages
 from thalweg.show.messages import Words
 from thalweg.show.numbers import number
 from thalweg.show.report import render
@@ -175,6 +176,19 @@ def test_axe_finds_no_barrier(server, language, scheme):
     found = json.loads(_result(document))
     assert found["passes"] > 20  # it did look
     assert found["told"] == []
+
+
+@pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_runs_side_by_side_are_quiet_and_without_barriers(server, language):
+    port, asked, folder = server
+    page = compare_pages([analysis(), {**analysis(), "trial": trial()}], Words(language), ("en", "ja"))
+    _, console = _open(page, port, folder, 390, DARK)
+    assert console == ""
+    assert {path for path in asked if not OWN.search(path)} == {f"http://127.0.0.1:{port}/page.html"}
+    axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+    document, _ = _open(_driven(page, axe.replace("</script", "<\\/script") + CHECK), port, folder, 1280, LIGHT)
+    assert json.loads(_result(document))["told"] == []
 
 
 @pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
