@@ -72,7 +72,17 @@ def test_no_evidence_weighs_as_much_as_the_power_that_stood_behind_it() -> None:
     strong, weak = (decision(analysed(), tried("guard", power=power)) for power in (0.81, 0.79))
     assert [found.findings[0].certainty for found in (strong, weak)] == ["fair", "open"]
     assert "power" not in dict(strong.unknown)
+    assert weak.following["stage"] == "larger"
     assert dict(weak.unknown)["power"]["power"] == 0.79
+
+
+def test_a_trial_that_was_too_small_says_how_large_it_should_be() -> None:
+    data = tried("guard", "no evidence", power=0.3)
+    for arm, seeds in zip(data["pilot"]["arms"], (40, 130), strict=True):
+        arm["seeds_needed"] = seeds
+    assert decision(analysed(), data).following["seeds"] == 130
+    data["pilot"]["arms"][0]["seeds_needed"] = None
+    assert decision(analysed(), data).following["seeds"] is None
 
 
 @pytest.mark.parametrize(("p_holm", "certainty"), [(0.0009, "firm"), (0.02, "fair")])

@@ -96,7 +96,8 @@ class Decision:
         places: layers and groups of directions, by word.
         spent: seconds, products and gradients so far.
         following: the next stage, and its seconds where they are known: "trial", "confirm", "full", "held_out" (a trial
-            needs held-out data first), "done" (all stages were won) or "none".
+            needs held-out data first), "larger" (the trial could hardly have found anything; with the `seeds` that
+            would, None where more than a thousand), "done" (all stages were won) or "none".
         unknown: what is not known, by key, with its figures.
     """
 
@@ -350,6 +351,11 @@ def _following(
     following = trial.get("next") or {}
     if judged is not None and following.get("go_on") and not following.get("stage"):
         return {"stage": "done", "seconds": None}
+    power, invested = _power(trial), any(one["word"] == "invest" for one in (judged or {}).get("verdicts", ()))
+    if judged is not None and not invested and power is not None and power < POWER:
+        needed = [one.get("seeds_needed") for one in trial["pilot"]["arms"]]
+        seeds = max(needed) if all(needed) else None
+        return {"stage": "larger", "seconds": None, "seeds": seeds, "power": trial["plan"].get("wanted_power", POWER)}
     stage = following.get("stage") if following.get("go_on") else None
     if judged is None and stage is None:
         return {"stage": "none", "seconds": None}

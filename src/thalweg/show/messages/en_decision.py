@@ -101,6 +101,10 @@ TEXTS = {
     "and decides nothing.",
     "decision.next.confirm": "Confirming on fresh seeds comes next, about {seconds}.",
     "decision.next.full": "The same at full length comes next, about {seconds}.",
+    "decision.next.larger": "To be found with a chance of {power}, the smallest effect worth having needs a trial "
+    "of {seeds} seeds.",
+    "decision.next.far_larger": "To be found with a chance of {power}, the smallest effect worth having needs more "
+    "seeds than a trial can have; longer trainings scatter less.",
     "decision.next.none": "By the plan it ends here: no next stage is worth its price.",
     "decision.next.held_out": "A trial needs data that training never saw: give Task(..., held_out=batches) and "
     "analyse again.",

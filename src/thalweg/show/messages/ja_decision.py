@@ -101,6 +101,9 @@ TEXTS = {
     "分かります。この段階では何も判定しません。",
     "decision.next.confirm": "次は新しいシードでの確認で、約 {seconds} かかります。",
     "decision.next.full": "次は、同じことを全ステップの長さで試す段階で、約 {seconds} かかります。",
+    "decision.next.larger": "求める最小の効果を {power} の確率で見つけるには、{seeds} シードの試験が必要です。",
+    "decision.next.far_larger": "求める最小の効果を {power} の確率で見つけるには、現実的な数を超えるシードが必要です"
+    "。学習を長くすれば、ばらつきは小さくなります。",
     "decision.next.none": "計画に従い、ここで終わります。費用に見合う次の段階はありません。",
     "decision.next.held_out": "試験には、学習に使っていないデータが必要です。Task(..., held_out=batches) を与えて、"
     "もう一度分析してください。",

@@ -255,7 +255,10 @@ def _costs(found: Decision, words: Words) -> tuple[Markup, ...]:
         gradients = count(int(spent.get("gradients", 0)))
         out.append(words("decision.spent.trial", seconds=words.duration(spent["trial"]), gradients=gradients))
     stage, price = following["stage"], following["seconds"]
-    if stage in ("none", "done", "held_out"):
+    if stage == "larger":
+        key = "decision.next.larger" if following["seeds"] else "decision.next.far_larger"
+        out.append(words(key, seeds=count(following["seeds"]), power=percent(following["power"])))
+    elif stage in ("none", "done", "held_out"):
         out.append(words(f"decision.next.{stage}"))
     elif price:
         out.append(words(f"decision.next.{stage}", seconds=words.duration(price)))
