@@ -33,7 +33,7 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 toc_object_entries = False
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions: list[str] = []  # formulas are written in Unicode: MathJax would be asked for from a CDN
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True

@@ -93,6 +93,14 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for page in ("index", "reference/spectra", "course/5-trial", "concepts/not-tune-me", "compare"):
         assert (tmp_path / f"{page}.html").stat().st_size > 5_000
+    asked = [
+        (page.name, address)
+        for page in tmp_path.rglob("*.html")
+        for address in re.findall(
+            r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]+)"', page.read_text(encoding="utf-8")
+        )
+    ]
+    assert asked == []  # no page asks for anything from elsewhere
     spectra = (tmp_path / "reference" / "spectra.html").read_text(encoding="utf-8")
     assert "thalweg.eigenpairs" in spectra
     assert "Raises" in spectra
