@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import thalweg as tw
-from thalweg.checkup import Checkup, doctor
+from thalweg.checkup.look import doctor
+from thalweg.checkup.result import Checkup
 from thalweg.cli import app
 from thalweg.tasks.loading import load_task
 from thalweg.tasks.starting import KINDS, write_task_file

@@ -14,7 +14,8 @@ from .analysis.sampling import Halves, halves
 from .analysis.sharpness import Sharpness, relative_sharpness
 from .analysis.singular import singular_curvature
 from .analysis.tracking import track_curvature
-from .checkup import Checkup, doctor
+from .checkup.look import doctor
+from .checkup.result import Checkup
 from .directions import Directions, Rows, layer_matched_directions, random_directions
 from .errors import (
     InputError,

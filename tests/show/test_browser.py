@@ -156,7 +156,15 @@ def _head(column: str) -> str:
     return Words("en").plain(f"directions.column.{column}")
 
 
-AXE = importlib.util.find_spec("axe_playwright_python")
+@pytest.fixture(scope="module")
+def axe():
+    """axe-core, and what leaves its findings in the page; `make prove` installs it."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    assert found is not None, "pip install --no-deps -r tests/show/requirements.txt"
+    code = (Path(found.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+    return code.replace("</script", "<\\/script") + CHECK
+
+
 CHECK = """
 axe.run(document, { resultTypes: ["violations"] }).then((found) => {
   const told = found.violations.map((one) => [one.impact, one.id, one.nodes.slice(0, 3).map((node) => node.html)]);
@@ -165,36 +173,30 @@ axe.run(document, { resultTypes: ["violations"] }).then((found) => {
 """
 
 
-@pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
 @pytest.mark.parametrize("language", ["en", "ja"])
 @pytest.mark.parametrize("scheme", [LIGHT, DARK], ids=["light", "dark"])
-def test_axe_finds_no_barrier(server, language, scheme):
+def test_axe_finds_no_barrier(server, axe, language, scheme):
     port, _, folder = server
-    axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
     page = render({**analysis(), "trial": trial()}, language, ("en", "ja"))
-    document, _ = _open(_driven(page, axe.replace("</script", "<\\/script") + CHECK), port, folder, 1280, scheme)
+    document, _ = _open(_driven(page, axe), port, folder, 1280, scheme)
     found = json.loads(_result(document))
     assert found["passes"] > 20  # it did look
     assert found["told"] == []
 
 
-@pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
 @pytest.mark.parametrize("language", ["en", "ja"])
-def test_runs_side_by_side_are_quiet_and_without_barriers(server, language):
+def test_runs_side_by_side_are_quiet_and_without_barriers(server, axe, language):
     port, asked, folder = server
     page = compare_pages([analysis(), {**analysis(), "trial": trial()}], Words(language), ("en", "ja"))
     _, console = _open(page, port, folder, 390, DARK)
     assert console == ""
     assert {path for path in asked if not OWN.search(path)} == {f"http://127.0.0.1:{port}/page.html"}
-    axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
-    document, _ = _open(_driven(page, axe.replace("</script", "<\\/script") + CHECK), port, folder, 1280, LIGHT)
+    document, _ = _open(_driven(page, axe), port, folder, 1280, LIGHT)
     assert json.loads(_result(document))["told"] == []
 
 
-@pytest.mark.skipif(AXE is None, reason="pip install --no-deps -r tests/show/requirements.txt")
-def test_axe_would_find_a_barrier(server):
+def test_axe_would_find_a_barrier(server, axe):
     port, _, folder = server
-    axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
     page = render(analysis(), "en").replace('role="img" aria-label', 'role="img" data-label')
-    document, _ = _open(_driven(page, axe.replace("</script", "<\\/script") + CHECK), port, folder, 1280, LIGHT)
+    document, _ = _open(_driven(page, axe), port, folder, 1280, LIGHT)
     assert "svg-img-alt" in [one[1] for one in json.loads(_result(document))["told"]]

@@ -26,9 +26,10 @@ from thalweg.cli import app
 from thalweg.demo import try_out
 from thalweg.tasks.digits import digits_task, train
 from thalweg.trials.cells import CellStore
-from thalweg.trials.ground import Samples, make_ground, refuse_overlap
+from thalweg.trials.ground import make_ground
 from thalweg.trials.plan import Plan, make_plan
 from thalweg.trials.run import TrialResult, load_trial, trial
+from thalweg.trials.samples import Samples, refuse_overlap
 from thalweg.trials.stages import Stages, lowest
 from thalweg.trials.training import Cell, run_cell
 from thalweg.trials.verdict import differences, hopeless, verdicts

@@ -75,7 +75,7 @@ def analyse(
         raise typer.Exit(2)
     loaded = load_task(task, parse_settings(setting or []))
     settings = Settings(k, stages, tol=tol, certificate=certify, seed=seed, noise_draws=noise_draws)  # type: ignore[arg-type]
-    result = measure(
+    measure(
         run,
         loaded.problem(),
         loaded.problem(held_out=True) if loaded.held_out is not None else None,
@@ -85,7 +85,7 @@ def analyse(
         progress=shows(quiet),
     )
     files = write_report(run, lang.split(","))
-    print_analysis({**load_analysis(run), **result}, files, as_json)
+    print_analysis(load_analysis(run), files, as_json)
 
 
 @app.command()

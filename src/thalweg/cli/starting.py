@@ -46,7 +46,7 @@ def doctor(
 
     Ends with the command to run next; exit code 1 if something is wrong.
     """
-    from thalweg.checkup import doctor as look_over
+    from thalweg.checkup.look import doctor as look_over
 
     settings = parse_settings(setting or [])
     address = shlex.join([task, *(part for pair in setting or [] for part in ("--set", pair))])

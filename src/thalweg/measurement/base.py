@@ -61,7 +61,7 @@ class Measurement:
         say: called with a line for each part as it begins.
         progress: whether the eigenpairs show theirs.
         gradient_seconds: of one gradient, once it was timed.
-        trial_seconds: that a trial takes at the least, once its parts were timed; None without held-out data.
+        trial_seconds: that a trial takes, about, once its parts were timed; None without held-out data.
     """
 
     run: Run[Trajectory]

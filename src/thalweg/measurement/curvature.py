@@ -20,7 +20,7 @@ from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
-from thalweg.trials.plan import usual_seconds
+from thalweg.trials.price import usual_seconds
 
 TRACKED = ("persistence", "threshold", "of_threshold", "participation", "layer", "layer_share")
 """What a stage keeps of its row in a table of `track_curvature`."""
@@ -97,10 +97,6 @@ def agreement(m: Measurement, stage: dict[str, Any], pairs: Directions, window: 
     stage["agreement"] = rows
 
 
-STEP_SAMPLES = 64
-"""Samples of a trial's step, as it is planned."""
-
-
 def losses(m: Measurement, there: Problem) -> dict[str, Any]:
     """Loss and gradient on the training data, and the loss on held-out data."""
     m.say("loss and gradient")
@@ -109,14 +105,7 @@ def losses(m: Measurement, there: Problem) -> dict[str, Any]:
     m.gradient_seconds = time.perf_counter() - start
     held_out = None
     if m.held_out is not None:
-        few = there.sampled(STEP_SAMPLES) or there
-        few.gradient()  # once, so that what is done once is not timed
-        start = time.perf_counter()
-        few.gradient()
-        step = time.perf_counter() - start
-        start = time.perf_counter()
-        held_out = there.on(m.held_out.data).loss()
-        m.trial_seconds = usual_seconds(step, (time.perf_counter() - start) / 2)
+        m.trial_seconds, held_out = usual_seconds(there, there.on(m.held_out.data))
     return {"train": there.loss(), "held_out": held_out, "gradient_norm": norm}
 
 

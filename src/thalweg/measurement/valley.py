@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,9 +42,9 @@ def cross_sections(
     m.say("across the valley")
     reach = _reach(m, there, window)
     distances = reach * np.arange(-SIDE, SIDE + 1) / SIDE
-    chosen = {"stiff": pairs.vectors[0], "random": random_directions(there.space, 1, m.settings.seed).vectors[0]}
+    chosen = {"stiff": pairs.rows.dense(0), "random": random_directions(there.space, 1, m.settings.seed).rows.dense(0)}
     if drift is not None and drift.found and m.moves_along:
-        chosen["drift"] = drift.direction.vectors[0]
+        chosen["drift"] = drift.direction.rows.dense(0)
     with m.costs.timed("valley"):
         outside = None if m.held_out is None else there.on(m.held_out.data)
         curves = {name: _curve(there, outside, direction, distances) for name, direction in chosen.items()}
@@ -86,7 +85,7 @@ def _reach(m: Measurement, there: Problem, window: Window) -> float:
 def surface(m: Measurement, there: Problem, whole: Window, path: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The training loss over the plane of the first two components of the weights, through the last weights.
 
-    None where the components cannot be made as vectors.
+    None where the components cannot be made as vectors, or no loss is finite.
     """
     if path is None or not m.moves_along:
         return None
@@ -100,11 +99,13 @@ def surface(m: Measurement, there: Problem, whole: Window, path: Mapping[str, An
     sides *= (1 + 2 * MARGIN) * max(float(((high - low) / sides).max()), 1e-12) / 2  # both axes have one scale
     middle = (low + high) / 2
     x, y = (np.linspace(c - side, c + side, GRID) for c, side in zip(middle, sides, strict=True))
-    first, second = (found.first(2).vectors[i].double() for i in range(2))
+    first, second = (found.rows.dense(i).double() for i in range(2))
     last = points[-1]
     with m.costs.timed("valley"):
         moves = ((a - last[0]) * first + (b - last[1]) * second for b in y for a in x)
         flat = _losses(there, moves)
     losses = [flat[i : i + GRID] for i in range(0, len(flat), GRID)]
-    known = [loss for row in losses for loss in row if loss is not None and math.isfinite(loss)]
+    known = [loss for loss in flat if loss is not None]
+    if not known:
+        return None
     return {"x": x.tolist(), "y": y.tolist(), "losses": losses, "least": min(known), "most": max(known)}

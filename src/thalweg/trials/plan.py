@@ -28,18 +28,14 @@ ARMS = ("updates:10", "eigenvectors:10", "weights:10", "drift")
 
 ARMS_WITHOUT_RUN = ("eigenvectors:10", "layers:top:1")
 
-STEPS, USUAL_SEEDS, PILOT, TUNING = 200, 8, 4, 2
-"""Of a plan as it comes: steps of a training; seeds that judge, of the pilot, and of the grid."""
-
-USUAL_NAMES = 1 + 4 * len(ARMS)
-"""Arms and controls of `ARMS`, about: each has a complement and two or three controls of its own."""
+STEPS, BATCH, USUAL_SEEDS, PILOT, TUNING = 200, 64, 8, 4, 2
+"""Of a plan as it comes: steps of a training, samples of a step; seeds that judge, of the pilot, and of the grid."""
 
 SEEDS = {"pilot": 1_000, "confirm": 10_000, "full": 100_000}
 """Where the seeds of each stage begin, so that none is used twice."""
 
 FULL_STAGE = 4
 """The full stage has so many times as many steps."""
-
 
 AROUND = 3
 """Step sizes that every replicate tries around its arm's."""
@@ -87,7 +83,7 @@ class Plan:
     pilot_seeds: int = PILOT
     tuning_seeds: int = TUNING
     steps: int = STEPS
-    batch: int = 64
+    batch: int = BATCH
     grid: tuple[float, ...] = GRID
     extensions: int = 8
     minimum_effect: float = 0.02
@@ -186,18 +182,6 @@ def make_plan(ground: Ground, arms: Sequence[str] | None = None, **settings: Any
     )
     check(plan)
     return plan
-
-
-def usual_seconds(step: float, loss: float, names: int = USUAL_NAMES) -> float:
-    """What pilot and confirmation of a plan as it comes take, about.
-
-    Args:
-        step: seconds of one gradient of a training batch.
-        loss: seconds of one evaluation on half of the held-out data.
-        names: arms and controls.
-    """
-    trainings = names * (len(GRID) * TUNING + (USUAL_SEEDS + PILOT) * (AROUND + 1))
-    return trainings * (STEPS * step + 2 * loss)
 
 
 def check(plan: Plan) -> None:

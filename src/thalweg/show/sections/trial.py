@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from thalweg.decision import judged_stage
 from thalweg.show import trial_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, p_value, percent
@@ -34,7 +35,7 @@ def trial(analysis: Mapping[str, Any], words: Words) -> Section:
         lead.append(words("trial.started", step=count(data["step"]), **span(data.get("window"))))
     refresh = plan.get("refresh")
     lead.append(words("trial.refreshed", refresh=count(refresh)) if refresh else words("trial.kept"))
-    judged = data["stages"].get(data["stage"])
+    judged = judged_stage(data)
     if judged is None:
         power = percent(data["next"]["power"])
         lead.append(words("trial.pilot_only", seeds=plan["seeds"], effect=percent(plan["minimum_effect"]), power=power))

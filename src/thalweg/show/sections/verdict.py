@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from thalweg.decision import judged_stage
 from thalweg.show.messages import Words
 from thalweg.show.numbers import DASH, count, number, p_value, percent
 from thalweg.show.sections.base import final, name, span
@@ -76,7 +77,7 @@ def verdict(analysis: Mapping[str, Any], words: Words) -> Verdict:
 
 def _decided(trial: Mapping[str, Any] | None, words: Words) -> Markup | None:
     """What a trial has decided; None before one."""
-    judged = (trial or {}).get("stages", {}).get((trial or {}).get("stage"))
+    judged = judged_stage(trial)
     if trial is None or not judged:
         return None
     incumbent = in_words(trial["plan"]["incumbent"], words)

@@ -1,14 +1,14 @@
 "use strict";
 // Sorts a table by the column whose head is pressed: numbers as numbers, first upwards, then downwards.
+const units = document.documentElement.dataset.units.split(" ");
 function valueOf(text) {
-  const unit = text.match(/(µs|マイクロ秒|ms|ミリ秒|min|分|h|時間)$/);
-  const units = { µs: 1e-6, マイクロ秒: 1e-6, ms: 1e-3, ミリ秒: 1e-3, min: 60, 分: 60, h: 3600, 時間: 3600 };
+  const unit = units.indexOf(text.split("\u00a0").at(-1));
   const power = text.match(/10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/);
   const lowered = (found) => [...found].map((c) => (c === "⁻" ? "-" : "⁰¹²³⁴⁵⁶⁷⁸⁹".indexOf(c))).join("");
   const scale = power ? 10 ** Number(lowered(power[1])) : 1;
   const rest = power ? text.slice(0, power.index).replace("×", "") : text;
   const number = rest.replaceAll("−", "-").match(/-?[\d,]*\.?\d+/);
-  return (number ? Number(number[0].replaceAll(",", "")) : 1) * scale * (unit ? units[unit[1]] : 1);
+  return (number ? Number(number[0].replaceAll(",", "")) : 1) * scale * (unit < 0 ? 1 : [1e-6, 1e-3, 1, 60, 3600][unit]);
 }
 for (const table of document.querySelectorAll("table.sorts")) {
   const body = table.tBodies[0];

@@ -8,107 +8,34 @@ up by samples.
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from thalweg.batches import map_batch
+from thalweg.checkup.costs import reckoned
+from thalweg.checkup.result import Check, Checkup, State
 from thalweg.errors import InputError, NoSecondDerivativeError, NotDeterministicError, told
-from thalweg.memory import free_memory, in_bytes
 from thalweg.operators.twice import custom_functions
 from thalweg.problem import Problem
-from thalweg.recording.forecast import Forecast, rows_of_a_block
-from thalweg.recording.keeping import Keeping
 from thalweg.space import ParameterSpace, unwrapped
-from thalweg.tables import Table, Tabular
 from thalweg.task import Task
-from thalweg.trials.ground import FEW_DOUBLES, doubled, refuse_closure
-from thalweg.trials.plan import usual_seconds
-
-State = Literal["good", "note", "bad"]
+from thalweg.trials.ground import refuse_closure
+from thalweg.trials.price import ONE_ARM, usual_seconds
+from thalweg.trials.samples import FEW_DOUBLES, doubled
 
 SAMPLES = 64
-"""On which products are tried; a trial's step has as many."""
+"""On which products are tried."""
 
 PATIENCE = 20.0
 """Seconds that a pass over the data may take, by its first batch, to be made whole."""
 
-PRODUCTS = 18
-"""Products of an analysis for each eigenpair and stage: ten pairs at three stages took 300 to 690 in the study."""
-
-BASIS = 7
-"""Vectors of P numbers that the solver holds for each eigenpair."""
-
-ONE_ARM = 6
-"""An arm, its complement, three controls, and training in full."""
-
-RECORDED = 1000
-"""Steps that a recording is reckoned for."""
-
 SYMMETRIC = 1e-3
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: of what.
-        state: "good", "note" (works, but should be known) or "bad" (nothing can be measured, or it would mean nothing).
-        found: what was found, in a line.
-        mend: what to do next; empty where nothing has to be done.
-    """
-
-    name: str
-    state: State
-    found: str
-    mend: str = ""
-
-
-@dataclass(frozen=True)
-class Checkup(Tabular):
-    """What `doctor` found.
-
-    Attributes:
-        checks: in the order in which they were made; after a bad one those that need it are left out.
-        costs: seconds and bytes: `loss_seconds`, `gradient_seconds`, `step_seconds`, `product_seconds`,
-            `analysis_seconds`, `analysis_products`, `trial_seconds` (one arm), `graph_bytes`, `basis_bytes`,
-            `free_bytes`, `disk_bytes` (of 1,000 recorded steps), `free_disk_bytes`; those that could be measured.
-        following: what to run next, a command or a sentence.
-    """
-
-    checks: tuple[Check, ...]
-    costs: dict[str, float]
-    following: str
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing is bad."""
-        return all(check.state != "bad" for check in self.checks)
-
-    def to_table(self) -> Table:
-        """A row for each check."""
-        return Table.of([asdict(check) for check in self.checks])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "healthy": self.healthy}
-
-    def __str__(self) -> str:
-        marks = {"good": "ok  ", "note": "note", "bad": "BAD "}
-        lines = []
-        for check in self.checks:
-            lines.append(f"{marks[check.state]}  {check.name:<14} {check.found}")
-            if check.mend:
-                lines.append(f"      {'':<14} → {check.mend}")
-        return "\n".join([*lines, "", f"next: {self.following}"])
 
 
 def doctor(
@@ -133,7 +60,7 @@ def doctor(
     look = _Look(k, stages, seed)
     following = look.over(task)
     if following is None:
-        following = _next(look.checks, address, run)
+        following = _next(address, run)
     return Checkup(tuple(look.checks), look.costs, following)
 
 
@@ -159,16 +86,16 @@ class _Look:
             return "mend that, then run doctor again"
         self.say("deterministic", "good", "the same batch gives the same loss twice")
         try:
-            self._data(problem, found)
+            self._data(problem)
             self._loss(problem)
             self._products(problem)
         except Exception as error:
             self._failed("loss", error)
             return "mend that, then run doctor again"
-        self._held_out(found)
+        self._held_out(problem, found)
         self._optimizer(found)
         self._measures(found, problem)
-        self._reckon(problem, found)
+        self.checks += reckoned(problem, self.costs, self.k, self.stages)
         return None if all(check.state != "bad" for check in self.checks) else "mend that, then run doctor again"
 
     def _failed(self, name: str, error: Exception) -> None:
@@ -200,7 +127,7 @@ class _Look:
                 "mode", "note", f"{', '.join(modes)}: everything is measured in evaluation mode, not as in training"
             )
 
-    def _data(self, problem: Problem, task: Task) -> None:
+    def _data(self, problem: Problem) -> None:
         survey = problem.survey
         sizes, weights = survey.samples, survey.weights
         told = f"{sum(sizes):,} samples in {len(sizes)} batches of {min(sizes):,} to {max(sizes):,}"
@@ -214,10 +141,10 @@ class _Look:
         self.say("data", "good", told)
 
     def _loss(self, problem: Problem) -> None:
-        first, rest = self._timed(lambda: problem.on(list(islice(problem.data, 1))).loss())
+        first, rest = _timed(lambda: problem.on(list(islice(problem.data, 1))).loss())
         share = sum(problem.survey.samples) / max(problem.survey.samples[0], 1)
         whole = rest * share <= PATIENCE
-        value, spent = self._timed(problem.loss) if whole else (first, rest * share)
+        value, spent = _timed(problem.loss) if whole else (first, rest * share)
         self.costs["loss_seconds"] = spent
         over = "all data" if whole else "the first batch"
         self.say("loss", "good", f"{value:.4g} on {over}, finite")
@@ -226,7 +153,7 @@ class _Look:
         """Does H v exist, is it symmetric, is it what differences of gradients say?"""
         first = problem.on(list(islice(problem.data, 1)))
         small = first.sampled(SAMPLES) or first
-        slope, spent = self._timed(first.gradient)
+        slope, spent = _timed(first.gradient)
         length = float(slope.norm())
         share = sum(problem.survey.samples) / max(problem.survey.samples[0], 1)
         self.costs["gradient_seconds"] = spent * share
@@ -239,13 +166,11 @@ class _Look:
             self.say("gradient", "note", f"{told}; it is zero in {shown}", "freeze what the loss does not use")
         else:
             self.say("gradient", "good", told)
-        small.gradient()  # once, so that what is done once is not timed
-        _, self.costs["step_seconds"] = self._timed(small.gradient)
         self._exact(small)
         hessian = first.hessian()
         vector = torch.randn(problem.space.size, generator=torch.Generator().manual_seed(self.seed)).to(slope)
         hessian.matvec(vector)  # builds what is kept
-        _, spent = self._timed(lambda: hessian.matvec(vector))
+        _, spent = _timed(lambda: hessian.matvec(vector))
         self.costs["product_seconds"] = spent * share
         graphs = getattr(hessian, "graphs", None)
         if graphs is not None:
@@ -286,7 +211,7 @@ class _Look:
                 told += f", as differences of gradients say ({check.difference:.0e})"
         self.say("products", "good", told)
 
-    def _held_out(self, task: Task) -> None:
+    def _held_out(self, problem: Problem, task: Task) -> None:
         if task.held_out is None:
             self.say(
                 "held-out", "note", "none, so over-fitting cannot be seen and no trial can be run",
@@ -294,13 +219,15 @@ class _Look:
             )  # fmt: skip
             return
         try:
-            problem = task.problem(held_out=True)
-            value, self.costs["held_out_seconds"] = self._timed(problem.loss)
+            held_out = task.problem(held_out=True)
+            seconds, value = usual_seconds(problem, held_out, ONE_ARM)
+            if task.optimizer is not None:
+                self.costs["trial_seconds"] = seconds
             both, count = doubled(task.train, task.held_out)
         except Exception as error:
             self._failed("held-out", error)
             return
-        told = f"{sum(problem.survey.samples):,} samples, loss {value:.4g}"
+        told = f"{sum(held_out.survey.samples):,} samples, loss {value:.4g}"
         if both > FEW_DOUBLES * count:
             self.say(
                 "held-out", "bad", f"{both} of {count} held-out samples (or batches) are training data as well",
@@ -336,46 +263,11 @@ class _Look:
             return
         self.say("measures", "good", ", ".join(f"{name} {value:.4g}" for name, value in found.items()) or "none")
 
-    def _reckon(self, problem: Problem, task: Task) -> None:
-        costs, space = self.costs, problem.space
-        item = max(p.element_size() for p in problem.parameters())
-        products = PRODUCTS * self.k * self.stages
-        costs["analysis_products"] = products
-        costs["analysis_seconds"] = products * costs["product_seconds"]
-        trial = ""
-        if task.held_out is not None and task.optimizer is not None and "held_out_seconds" in costs:
-            # a training is judged by half of the held-out data
-            costs["trial_seconds"] = usual_seconds(costs["step_seconds"], costs["held_out_seconds"] / 2, ONE_ARM)
-            trial = f", a trial of one arm about {_seconds(costs['trial_seconds'])}"
-        self.say(
-            "time", "good",
-            f"gradient {_seconds(costs['gradient_seconds'])}, product {_seconds(costs['product_seconds'])}; the "
-            f"{products} products of an analysis take about {_seconds(costs['analysis_seconds'])}{trial}",
-            "fewer samples in the task make both quicker; --k and --stages make an analysis shorter"
-            if costs["analysis_seconds"] > 3600 else "",
-        )  # fmt: skip
-        costs["basis_bytes"] = float(BASIS * self.k * space.size * item)
-        costs["free_bytes"] = float(free_memory(problem.device))
-        needed = costs["basis_bytes"] + costs.get("graph_bytes", 0.0)
-        fits = needed < costs["free_bytes"] / 2
-        told = (
-            f"{in_bytes(costs['basis_bytes'])} for the solver's vectors, {in_bytes(costs.get('graph_bytes', 0.0))} for "
-            f"graphs; {in_bytes(costs['free_bytes'])} are free"
-        )
-        self.say("memory", "good" if fits else "note", told, "" if fits else "graphs that do not fit are built anew")
-        forecast = Forecast(space, Keeping(), 1, item, rows_of_a_block(space.size * item))
-        costs["disk_bytes"] = float(forecast.bytes_for(RECORDED))
-        costs["free_disk_bytes"] = float(shutil.disk_usage(Path.cwd()).free)
-        room = costs["disk_bytes"] < costs["free_disk_bytes"] / 2
-        kept, there = in_bytes(costs["disk_bytes"]), in_bytes(costs["free_disk_bytes"])
-        told = f"{kept} for {RECORDED:,} recorded steps; {there} are free"
-        mend = "" if room else 'give a budget: thalweg.watch(..., budget="2GiB", steps=the steps to come)'
-        self.say("disk", "good" if room else "note", told, mend)
 
-    def _timed(self, work: Callable[[], Any]) -> tuple[Any, float]:
-        start = time.perf_counter()
-        value = work()
-        return value, time.perf_counter() - start
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    value = work()
+    return value, time.perf_counter() - start
 
 
 def _in_double(problem: Problem) -> Problem:
@@ -394,13 +286,7 @@ def _in_double(problem: Problem) -> Problem:
     return other
 
 
-def _seconds(value: float) -> str:
-    if value < 1:
-        return f"{1000 * value:.2g} ms"
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
-def _next(checks: Sequence[Check], address: str, run: str | Path | None) -> str:
+def _next(address: str, run: str | Path | None) -> str:
     if run is not None:
         return f"thalweg analyse {run} --task {address}"
     return (

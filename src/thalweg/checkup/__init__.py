@@ -1,0 +1,1 @@
+"""Is a task fit to be measured, and what will that take?"""
