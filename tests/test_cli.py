@@ -145,6 +145,16 @@ def test_an_error_of_the_users_code_is_told_in_two_lines(recorded: Path, kind: s
     assert f'broken.py", line {line}' in whole
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="nobody can write there, root neither")
+@pytest.mark.parametrize("arguments", [("init", "/proc/task.py"), ("demo", "--out", "/proc/demo", "--epochs", "1")])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = thalweg(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    what, mend = done.stderr.strip().splitlines()
+    assert "/proc/" in what
+    assert "not foreseen" not in mend
+
+
 def test_the_doctor_ends_with_the_next_command_or_with_one(recorded: Path) -> None:
     sound = thalweg("doctor", "my_task.py:task", "--set", "width=4", "--run", "run", cwd=recorded)
     assert sound.returncode == 0, sound.stdout + sound.stderr

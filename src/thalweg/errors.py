@@ -63,6 +63,8 @@ def told(error: BaseException) -> tuple[str, str]:
     folders = [str(Path(__file__).parent), *(paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))]
     libraries = ("<", *(folder.rstrip(os.sep) + os.sep for folder in folders))
     frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(libraries)]
+    if not frames and isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}", "give another place, or make that one writable"
     if not frames:
         return what, "this is not foreseen: --debug shows the trace, which is worth a report"
     name = frames[-1].name
