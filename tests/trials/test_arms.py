@@ -246,3 +246,13 @@ def test_the_drift_is_extrapolated_and_training_goes_on(recorded: tw.Trajectory)
     assert complement_of(ground, "extrapolate:40") is None
     cell = run_cell(ground, "extrapolate:40", 1, 1.0, (3, 6), "judging")
     assert cell.losses[1] != cell.losses[2]
+
+
+@pytest.mark.parametrize("name", ["eigenvectors:40", "eigenvectors:17000", "random:40", "complement:eigenvectors:40"])
+def test_as_many_directions_as_dimensions_are_refused_before_they_are_sought(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _ = regression(1)
+    monkeypatch.setattr("thalweg.trials.ground.eigenpairs", None)  # would fail if it were asked
+    with pytest.raises(tw.InputError, match="ask for fewer"):
+        make_way(make_ground(task), name, torch.Generator())

@@ -30,7 +30,7 @@ from torch import Tensor
 from thalweg.directions import Directions, layer_matched_directions, random_directions
 from thalweg.errors import InputError, nearest
 from thalweg.trials.compression import check_compression, compression_of
-from thalweg.trials.ground import BASES, Ground, orthonormal
+from thalweg.trials.ground import BASES, Ground, orthonormal, refuse_whole_space
 
 FULL = "full"
 """Training as it is: the incumbent unless another is declared."""
@@ -188,7 +188,9 @@ def full(ground: Ground, draw: torch.Generator) -> Way:
 @arm("random")
 def random(ground: Ground, draw: torch.Generator, k: int = 10) -> Way:
     """Train in k random directions, drawn anew for each replicate."""
-    return Way(random_directions(ground.training.space, _whole(k, "random"), draw, ground.start.dtype))
+    count = _whole(k, "random")
+    refuse_whole_space("random", count, ground.training.space.size)
+    return Way(random_directions(ground.training.space, count, draw, ground.start.dtype))
 
 
 def _basis_arm(source: str) -> Maker:

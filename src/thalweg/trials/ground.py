@@ -102,6 +102,7 @@ class Ground:
         if key not in self._bases:
             if source not in BASES:
                 raise InputError(f"there are no directions {source!r}; there are {', '.join(BASES)}")
+            refuse_whole_space(source, k, self.training.space.size)  # before they are sought, which would take for ever
             self._bases[key] = orthonormal(BASES[source](self, k))
         return self._bases[key]
 
@@ -324,20 +325,28 @@ BASES: dict[str, Callable[[Ground, int], Directions]] = {
 """Where directions come from, by name."""
 
 
+def refuse_whole_space(label: str, k: int, size: int) -> None:
+    """Refuse as many directions as there are dimensions.
+
+    Raises:
+        InputError: for as many, or more.
+    """
+    if k >= size:
+        raise InputError(f"{k} of {label!r} fill all {size} dimensions, which is training in full; ask for fewer")
+
+
 def orthonormal(directions: Directions) -> Directions:
     """The same span with orthonormal rows, dense, in the directions' dtype.
 
     Raises:
         InputError: if they are linearly dependent, or fill the whole space.
     """
-    k, size = directions.rows.shape
-    if k >= size:
-        raise InputError(f"{directions.label!r} fills all {size} dimensions, which is training in full; ask for fewer")
+    refuse_whole_space(directions.label, *directions.rows.shape)
     vectors = directions.vectors.detach()
     q, r = torch.linalg.qr(vectors.double().T)
     size_of = torch.diagonal(r).abs()
     if bool((size_of <= 1e-6 * vectors.double().norm(dim=1)).any()):
-        raise InputError(f"{directions.label!r} are linearly dependent; ask for fewer than {k}")
+        raise InputError(f"{directions.label!r} are linearly dependent; ask for fewer than {len(directions)}")
     return Directions(
         q.T.contiguous().to(vectors.dtype),
         directions.values,

@@ -192,7 +192,7 @@ def check(plan: Plan) -> None:
     if plan.seeds < 2 or plan.pilot_seeds < 2 or plan.tuning_seeds < 1:
         raise InputError(
             f"seeds={plan.seeds}, pilot_seeds={plan.pilot_seeds}, tuning_seeds={plan.tuning_seeds}: differences are "
-            "paired over at least 2 seeds, and step sizes tuned with at least 1"
+            "paired over at least 2 seeds, and step sizes tuned with at least 1; give more"
         )
     if plan.steps < 1:
         raise InputError(f"steps={plan.steps}: a training has at least one step")
