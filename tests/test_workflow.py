@@ -14,7 +14,9 @@ from torch import Tensor, nn
 import thalweg as tw
 from tests.conftest import pooled_function
 from thalweg.analysis.stages import stage_windows
-from thalweg.measurement.base import Settings
+from thalweg.costs import Costs
+from thalweg.measurement import curvature
+from thalweg.measurement.base import Measurement, Settings
 from thalweg.operators.graphs import KeptGraphs
 from thalweg.runs import finite
 
@@ -156,6 +158,39 @@ def test_moments_noise_and_relative_sharpness_against_dense(analysed: Any) -> No
     assert {(row["noise"], row["level"]) for row in rows[1:]} == {
         (n, at) for n in ("inputs", "labels") for at in (0.1, 0.3)
     }
+
+
+def test_eigenvalues_are_counted_as_a_dense_spectrum_has_them(analysed: Any) -> None:
+    _, _, model, folder = analysed
+    problem = tw.Problem(model, cross_entropy, data())
+    run = tw.open_run(folder)
+    settings = Settings(density_probes=40, density_steps=48)
+    costs = Costs()
+    m = Measurement(run, run.trajectory, problem, None, settings, None, costs, print, False)
+    found = curvature.density(m, problem, problem.graphs())
+    assert found is not None
+    hessian = problem.hessian()
+    unit = torch.eye(hessian.shape[0], dtype=torch.float64)
+    values = torch.linalg.eigvalsh(torch.stack([hessian.matvec(row) for row in unit]))
+    assert found["largest"] == pytest.approx(float(values[-1]), rel=1e-6)
+    assert found["smallest"] == pytest.approx(float(values[0]), rel=1e-3)
+    for side, sign in (("above", 1), ("below", -1)):
+        rows = list(zip(found["levels"], found[side], found[f"{side}_error"], strict=True))
+        for level, count, error in rows[:-1]:  # the last level is the largest eigenvalue itself
+            assert abs(count - int((sign * values > level).sum())) < 4 * error + 0.5
+    assert abs(found["stiff"] - int((values > found["stiff_level"]).sum())) < 4 * found["stiff_error"] + 0.5
+    apart = np.trapezoid(found["near"], found["grid"]) / (found["width"] * np.sqrt(2 * np.pi))
+    assert apart == pytest.approx(len(values), rel=1e-3)
+    assert costs.products == found["matvecs"] == 40 * 48
+
+
+@pytest.mark.parametrize("settings", [Settings(density_steps=0), Settings(density_probes=1)])
+def test_a_density_that_is_not_measured_is_left_out_or_told(analysed: Any, settings: Settings) -> None:
+    _, _, model, folder = analysed
+    run, problem = tw.open_run(folder), tw.Problem(model, cross_entropy, data())
+    m = Measurement(run, run.trajectory, problem, None, settings, None, Costs(), print, False)
+    found = curvature.density(m, problem, problem.graphs())
+    assert found is None if settings.density_steps == 0 else "use 2 or more" in found["reason"]
 
 
 def test_every_agreement_against_dense_components(analysed: Any) -> None:

@@ -32,6 +32,7 @@ from .operators.base import FunctionOperator, Operator, matrix_operator
 from .operators.differences import FiniteDifferenceHessian, HessianCheck
 from .problem import Problem
 from .recording import Recorder, Trajectory, open_run, watch
+from .show.figures import figure
 from .show.report import report
 from .solvers.density import Average, SpectralDensity, spectral_density
 from .solvers.gram import gradient_pca, update_pca, weight_path, weight_pca
@@ -92,6 +93,7 @@ __all__ = [
     "drift",
     "drift_scan",
     "eigenpairs",
+    "figure",
     "gradient_pca",
     "halves",
     "held_out_spectrum",

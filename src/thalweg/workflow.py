@@ -104,6 +104,7 @@ def _everything(m: Measurement) -> dict[str, Any]:
     loss, held_out = curvature.losses(m, there), outside.held_out(m, there, pairs)
     found, drift = movement.drift_part(m, pairs)
     layers = curvature.layers(m, there, graphs, pairs, found)
+    everywhere = curvature.density(m, there, graphs)
     trace = sum(layer["trace"] for layer in layers)
     path = movement.path(m, windows)
     return {
@@ -117,6 +118,7 @@ def _everything(m: Measurement) -> dict[str, Any]:
         "loss": loss,
         "held_out": held_out,
         "stages": stages,
+        "density": everywhere,
         "sampling": curvature.sampling(m, there),
         "robustness": outside.noise(m, there),
         "sharpness": outside.sharpness(m, there, graphs, pairs),

@@ -56,6 +56,7 @@ def analysis() -> dict[str, Any]:
         "robustness": {"rows": _noise(values[0])},
         "loss": {"train": 0.00412, "held_out": 0.0913, "gradient_norm": 0.0123},
         "stages": stages,
+        "density": _density(values),
         "sampling": {
             "half_values": [value * 1.11 for value in values],
             "other_half": [value * (0.88 - 0.03 * i) for i, value in enumerate(values)],
@@ -135,6 +136,23 @@ def analysis() -> dict[str, Any]:
             "p_value": line["nulls"]["layer_matched"]["p_value"], "holds_layer": "7", "holds_share": 0.42,
             "best_source": "gradients", "best_captured": last["agreement"][12]["captured"], "stiffest_layer": "7",
         },
+    }  # fmt: skip
+
+
+def _density(values: list[float]) -> dict[str, Any]:
+    """A bulk around zero, and the eigenvalues apart from it."""
+    width, grid = values[0] / 20, np.linspace(-0.3 * values[0], 1.3 * values[0], 241)
+    lone = sum(np.exp(-(((grid - value) / width) ** 2) / 2) for value in values)
+    near = (P - len(values)) * np.exp(-((grid / width) ** 2) / 2) + lone
+    levels = np.geomspace(values[0] / 300, values[0] * 0.999, 61)
+    above = np.array([(np.array(values) > level).sum() for level in levels]) + 200 * np.exp(-levels / levels[9])
+    below = np.maximum(0.0, 60 * (1 - levels / levels[20]))
+    return {
+        "grid": grid.tolist(), "near": near.tolist(), "near_error": (0.1 * near).tolist(), "width": width,
+        "levels": levels.tolist(), "above": above.tolist(), "above_error": (0.1 * above).tolist(),
+        "below": below.tolist(), "below_error": (0.1 * below).tolist(), "stiff_level": values[0] / 100,
+        "stiff": 151.7, "stiff_error": 7.4, "negative": 58.3, "negative_error": 5.1,
+        "smallest": -float(levels[20]), "largest": values[0], "probes": 3, "steps": 32, "matvecs": 96,
     }  # fmt: skip
 
 

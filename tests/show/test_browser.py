@@ -84,7 +84,7 @@ def test_the_browser_has_nothing_to_say(server, language, scheme, width):
     port, asked, folder = server
     document, console = _open(render(analysis(), language, ("en", "ja")), port, folder, width, scheme)
     assert console == ""
-    assert document.count('class="plot"') == 23
+    assert document.count('class="plot"') == 25
     assert {path for path in asked if not OWN.search(path)} == {f"http://127.0.0.1:{port}/page.html"}
 
 
@@ -150,6 +150,69 @@ document.getElementById("result").textContent = JSON.stringify(shown);
 """
         found = json.loads(_result(_open(_driven(render(data, language), code), port, folder, 1280, LIGHT)[0]))
         assert found == [words.duration(seconds) for seconds in sorted([*times.values(), 8200.0])]
+
+
+TOUCHED = """
+const stage = document.querySelector("dialog"), toggles = [...document.querySelectorAll("#explained .toggle")];
+const out = {}, press = (element) => element.click();
+const at = (plot, mark) => {
+  const box = mark.getBoundingClientRect();
+  const where = { bubbles: true, clientX: box.left + box.width / 2 + 3, clientY: box.top + box.height / 2 };
+  plot.dispatchEvent(new PointerEvent("pointermove", where));
+};
+const tip = document.querySelector(".tip"), plot = document.querySelector("#heat_map svg.plot");
+const mark = plot.querySelectorAll("[data-tip]")[12];
+at(plot, mark);
+out.tip = [tip.hidden, tip.textContent === mark.dataset.tip];
+plot.dispatchEvent(new PointerEvent("pointerleave"));
+out.left = tip.hidden;
+const key = (name) => stage.dispatchEvent(new KeyboardEvent("keydown", { key: name }));
+const home = plot.parentNode, first = plot.getAttribute("viewBox"), enlarge = home.querySelector(".enlarge");
+out.label = enlarge.getAttribute("aria-label");
+press(enlarge);
+out.open = [stage.open, stage.contains(plot)];
+at(plot, mark);
+out.inside = [!tip.hidden, stage.contains(tip)];
+key("+"); key("ArrowRight");
+const [x, , width] = plot.getAttribute("viewBox").split(" ").map(Number);
+out.nearer = [x, width];
+key("0");
+out.whole = plot.getAttribute("viewBox").split(" ").map(Number).join(" ") === first;
+stage.dispatchEvent(new WheelEvent("wheel", { deltaY: -1, clientX: innerWidth / 2, clientY: innerHeight / 2 }));
+out.wheeled = Number(plot.getAttribute("viewBox").split(" ")[2]);
+stage.addEventListener("close", () => {
+  out.closed = [stage.open, plot.parentNode === home, document.activeElement === enlarge];
+  out.restored = plot.getAttribute("viewBox").split(" ").map(Number).join(" ") === first;
+  const toggle = toggles.find((one) => one.closest("li").dataset.hue === "updates");
+  const drawn = [...document.querySelectorAll("#explained .plot .f-updates, #explained .plot .s-updates")];
+  const seen = () => drawn.filter((one) => getComputedStyle(one).display !== "none").length;
+  const before = seen();
+  press(toggle); const gone = seen(), state = toggle.getAttribute("aria-pressed");
+  press(toggle);
+  out.toggled = [before > 10, gone, state, seen() === before];
+  document.getElementById("result").textContent = JSON.stringify(out);
+});
+press(stage.querySelector(".bar button:last-of-type"));
+"""
+
+
+def test_pictures_answer_the_pointer_and_the_keyboard(server):
+    port, _, folder = server
+    page = _driven(render(analysis(), "en"), TOUCHED)
+    found = json.loads(_result(_open(page, port, folder, 1280, LIGHT)[0]))
+    assert found["tip"] == [False, True]
+    assert found["left"] is True
+    assert found["label"].startswith("Enlarge: ")
+    assert found["open"] == [True, True]
+    assert found["inside"] == [True, True]
+    x, width = found["nearer"]
+    assert width == pytest.approx(0.7 * 360)
+    assert x == pytest.approx(0.15 * 360 + 0.1 * width)
+    assert found["whole"] is True
+    assert found["wheeled"] == pytest.approx(0.85 * 360)
+    assert found["closed"] == [False, True, True]
+    assert found["restored"] is True
+    assert found["toggled"] == [True, 0, "false", True]
 
 
 def _head(column: str) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.show.sample import analysis, trial
+from tests.show.sample import LAYERS, analysis, trial
 from thalweg.decision import decision
 from thalweg.errors import InputError, RunError
 from thalweg.show.messages import Words
@@ -23,8 +23,8 @@ from thalweg.show.valley_plots import levels
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SECTIONS = (
     "path",
-    "valley", "explained", "drift", "eigenvalues", "outside", "agreement", "heat_map", "approximation", "alignment",
-    "layers", "singular", "directions", "trial", "cost", "limits", "again",
+    "valley", "explained", "drift", "eigenvalues", "density", "outside", "agreement", "heat_map", "approximation",
+    "alignment", "layers", "singular", "directions", "trial", "cost", "limits", "again",
 )  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -119,10 +119,26 @@ def test_ids_are_unique(pages):
 def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
     tags = Reader(pages["en"]).tags
     plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 2 + 3 + 2 + 4 + 1 + 2 + 1 + 2
+    assert len(plots) == 2 + 2 + 2 + 2 + 3 + 2 + 2 + 4 + 1 + 2 + 1 + 2
     assert all(a["role"] == "img" and a["aria-label"] for a in plots)
     identifiers = {a["id"] for _, a in tags if "id" in a}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
+
+
+def test_marks_say_what_they_stand_for(pages):
+    data = analysis()
+    for language, page in pages.items():
+        words = Words(language)
+        told = [a["data-tip"] for tag, a in Reader(page).tags if tag == "use" and "data-tip" in a]
+        first = data["stages"][-1]["spectrum"]["values"][0]
+        assert f"{words('plot.eigenvalue_number')}: 1\n{words('plot.curvature')}: {number(first)}" in told
+        cell = f"{words('plot.eigenvector_number')}: 2\n"
+        assert sum(tip.startswith(cell) for tip in told) == len(data["heat_map"]["squared"][1])
+        shares = [percent(layer["update_energy"]) for layer in data["layers"]]
+        assert {f"{words('source.updates')}\n{n}\n{s}" for (n, _), s in zip(LAYERS, shares, strict=True)} <= set(told)
+    counts = {page.count("data-tip=") for page in pages.values()}
+    assert len(counts) == 1
+    assert counts.pop() > 400
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -263,7 +279,7 @@ def test_bold_mathematics_is_not_read_into_a_name():
 
 
 NEEDED = ("path", "valley", "components", "stages", "heat_map", "approximation", "alignment", "layers", "singular",
-          "drift", "sharpness", "directions", "cost", "command")  # fmt: skip
+          "drift", "density", "sharpness", "directions", "cost", "command")  # fmt: skip
 
 
 def test_missing_parts_leave_a_sentence():
@@ -477,7 +493,7 @@ def test_a_trial_says_the_same_in_both_languages(tried):
     numbers = {language: sorted(re.findall(r"\d[\d.,]*\d|\d", Reader(page).text)) for language, page in tried.items()}
     assert numbers["en"] == numbers["ja"]
     plots = [a for tag, a in Reader(tried["ja"]).tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 23 + 5
+    assert len(plots) == 25 + 5
 
 
 def test_a_pilot_alone_decides_nothing(tried):

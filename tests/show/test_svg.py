@@ -1,10 +1,11 @@
+import html
 import re
 
 import matplotlib
 import pytest
 
 from tests.show.sample import analysis
-from thalweg.show import palette, plots, svg
+from thalweg.show import palette, plots, style, svg
 from thalweg.show.messages import Words
 
 
@@ -81,3 +82,28 @@ def _contrast(one: str, other: str) -> float:
 
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
+
+
+def _told(x, texts):
+    with matplotlib.rc_context(svg.SETTINGS):
+        figure = svg.figure(360, 200)
+        axes = figure.add_axes((0.1, 0.2, 0.8, 0.7))
+        (marks,) = axes.plot(x, x, "o-")
+        style.tell(marks, ("place", texts), ("", texts), '<i>"heading"')
+        axes.set_xlim(0, 3)
+        style.frame(axes, grid="")
+        return svg.inline(figure, "a", "t")
+
+
+def test_every_mark_says_its_own_and_nothing_unescaped():
+    text = _told([1, 2], ["one", "<two>"])
+    tips = [html.unescape(tip) for tip in re.findall(r'data-tip="([^"]*)"', text)]
+    assert tips == ['<i>"heading"\nplace: one\none', '<i>"heading"\nplace: <two>\n<two>']
+    assert "<i>" not in text
+    assert "tips" not in text
+    assert text.count('class="frame"') == 2
+
+
+def test_marks_that_are_not_drawn_leave_nothing_said_rather_than_something_wrong():
+    assert re.findall(r"place: (\w+)", _told([1, 200, 2], ["one", "far", "two"])) == ["one", "far", "two"]
+    assert "data-tip" not in _told([1, float("nan"), 2], ["one", "none", "two"])

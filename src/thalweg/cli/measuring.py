@@ -58,6 +58,9 @@ def analyse(
     tol: Annotated[float, typer.Option(help="Residual of the eigenpairs, relative to the largest.")] = 1e-3,
     certify: Annotated[str, typer.Option(help="estimate, full or complete.")] = "complete",
     noise_draws: Annotated[int, typer.Option(help="Draws of noise on inputs and labels; 0: none.", min=0)] = 3,
+    density_steps: Annotated[
+        int, typer.Option(help="Lanczos steps for each of three probes of the spectral density; 0: none.", min=0)
+    ] = 32,
     seed: Seed = 0,
     lang: Languages = "en,ja",
     as_json: AsJson = False,
@@ -74,7 +77,15 @@ def analyse(
         print(f"thalweg: {without_task(run)}", file=sys.stderr)
         raise typer.Exit(2)
     loaded = load_task(task, parse_settings(setting or []))
-    settings = Settings(k, stages, tol=tol, certificate=certify, seed=seed, noise_draws=noise_draws)  # type: ignore[arg-type]
+    settings = Settings(
+        k,
+        stages,
+        tol=tol,
+        certificate=certify,  # type: ignore[arg-type]
+        seed=seed,
+        noise_draws=noise_draws,
+        density_steps=density_steps,
+    )
     measure(
         run,
         loaded.problem(),
@@ -108,6 +119,24 @@ def report(
         return
     files = write_report(runs[0], lang.split(","))
     print_analysis(load_analysis(runs[0]), files, as_json)
+
+
+@app.command()
+def plot(
+    run: RunFolder,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Sections of the report; all with pictures unless given.", metavar="NAME")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where they go; RUN/figures unless given.")] = None,
+    kind: Annotated[str, typer.Option("--format", help="svg, pdf or png.")] = "svg",
+    lang: Annotated[str, typer.Option("--lang", help="en or ja.")] = "en",
+    as_json: AsJson = False,
+) -> None:
+    """Draw figures of an analysed run as files for papers and slides, each with its legend."""
+    from thalweg.show.figures import save_figures
+
+    files = save_figures(run, names or (), out, kind, lang)
+    show_result({"figures": [str(path) for path in files]}, as_json, lambda _: "\n".join(str(path) for path in files))
 
 
 @app.command()

@@ -34,6 +34,8 @@ class Settings:
         seed: of every random draw.
         draws: samples for each layer-matched null.
         noise_draws: of noise on inputs and labels; 0 leaves that out.
+        density_steps: Lanczos steps for each probe of the spectral density; 0 leaves that out.
+        density_probes: random vectors for it, at least 2.
     """
 
     k: int = 10
@@ -44,6 +46,8 @@ class Settings:
     seed: int = 0
     draws: int = 1000
     noise_draws: int = 3
+    density_steps: int = 32
+    density_probes: int = 3
 
 
 @dataclass(eq=False)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
+
+import torch
 
 from thalweg.analysis.agreement import agreement_row
 from thalweg.analysis.approximation import SOURCES
@@ -15,12 +18,23 @@ from thalweg.analysis.sampling import halves
 from thalweg.analysis.stages import stage_name
 from thalweg.analysis.tracking import moment
 from thalweg.directions import Directions
+from thalweg.errors import InputError
 from thalweg.measurement.base import Measurement
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
+from thalweg.solvers.density import Average, SpectralDensity, spectral_density
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
 from thalweg.trials.price import usual_seconds
+
+GRID = 241
+"""Places at which the spectral density is kept."""
+
+LEVELS = 61
+"""Levels above and below which eigenvalues are counted."""
+
+STIFF = 0.01
+"""Share of the largest eigenvalue from which one is counted as stiff."""
 
 TRACKED = ("persistence", "threshold", "of_threshold", "participation", "layer", "layer_share")
 """What a stage keeps of its row in a table of `track_curvature`."""
@@ -95,6 +109,69 @@ def agreement(m: Measurement, stage: dict[str, Any], pairs: Directions, window: 
                     measured = overlap(pairs, head, draws=m.settings.draws, seed=m.settings.seed, cross=cross)
                     rows.append(agreement_row(source, span, window_name, count, measured))
     stage["agreement"] = rows
+
+
+def density(m: Measurement, there: Problem, graphs: GradientGraphs) -> dict[str, Any] | None:
+    """Where all eigenvalues lie; None where the settings leave it out, or why it is not known.
+
+    The density p at a place becomes a number of eigenvalues, `P w √(2π) p` for a Gaussian of width w: a lone eigenvalue
+    has a peak of height 1.
+    """
+    if not m.settings.density_steps:
+        return None
+    m.say("where all eigenvalues lie")
+    try:
+        with m.costs.timed("density"):
+            found = spectral_density(
+                HessianOperator(graphs),
+                m.settings.density_probes,
+                m.settings.density_steps,
+                seed=m.settings.seed,
+                progress=m.progress,
+            )
+    except InputError as error:
+        return {"reason": str(error)}
+    m.costs.products += found.matvecs
+    width, size = found.resolution, there.space.size
+    if not width > 0 or not found.largest > 0:
+        return {"reason": "no eigenvalue is positive, or all are the same"}
+    room = width * math.sqrt(2 * math.log(max(10 * size, 10)))
+    grid = torch.linspace(found.smallest - room, found.largest + room, GRID, dtype=torch.float64)
+    near, unit = found.density(grid, width), size * width * math.sqrt(2 * math.pi)
+    least = 1.1 * _resolved(found)
+    levels = torch.logspace(math.log10(least), math.log10(found.largest), LEVELS, dtype=torch.float64)
+    stiff = max(STIFF * found.largest, least)
+    return {
+        "grid": grid.tolist(),
+        "width": width,
+        **_counted("near", near, unit),
+        "levels": levels.tolist(),
+        **_counted("above", found.average(lambda nodes: (nodes > levels[:, None, None]).double()), size),
+        **_counted("below", found.average(lambda nodes: (nodes < -levels[:, None, None]).double()), size),
+        "stiff_level": stiff,
+        **_counted("stiff", found.average(lambda nodes: (nodes > stiff).double()), size),
+        **_counted("negative", found.average(lambda nodes: (nodes < -least).double()), size),
+        "smallest": found.smallest,
+        "largest": found.largest,
+        "probes": len(found.nodes),
+        "steps": found.nodes.shape[1],
+        "matvecs": found.matvecs,
+    }
+
+
+def _resolved(found: SpectralDensity) -> float:
+    """The least magnitude at which eigenvalues can be counted: that of the nodes next to the one of the bulk.
+
+    The heaviest node of a probe stands for all eigenvalues around it, of either sign.
+    """
+    magnitudes = found.nodes.abs().clone()
+    magnitudes[torch.arange(len(magnitudes)), found.weights.argmax(dim=1)] = math.inf
+    return min(float(magnitudes.min(dim=1).values.max()), found.largest / 2)
+
+
+def _counted(name: str, average: Average, unit: float) -> dict[str, Any]:
+    """An average as a number of eigenvalues, with its standard error."""
+    return {name: (average.value * unit).tolist(), f"{name}_error": (average.error * unit).tolist()}
 
 
 def losses(m: Measurement, there: Problem) -> dict[str, Any]:

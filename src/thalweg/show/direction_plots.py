@@ -39,7 +39,9 @@ def drift_speeds(axes: Axes, speeds: Mapping[str, Any], words: Words) -> None:
             label=words.plain(f"law.{fit['name']}"),
             zorder=2,
         )
-    axes.plot(clock, values, MARKERS["drift"], color=colour("drift"), markersize=6, zorder=3)
+    (marks,) = axes.plot(clock, values, MARKERS["drift"], color=colour("drift"), markersize=6, zorder=3)
+    across = words.plain("plot.clock"), [numbers.number(tick) for tick in clock]
+    style.tell(marks, across, (words.plain("plot.speed"), [numbers.number(value) for value in values]))
     low, high = min(values), max(values)
     axes.set_ylim(min(low, 0) - 0.08 * (high - low), high + 0.12 * (high - low))
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -70,10 +72,13 @@ def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) ->
             continue
         change = [row[key] - here[key] for row in ahead]
         face = colour("paper") if key == "train" else colour(hue)
-        axes.plot(
+        (marks,) = axes.plot(
             steps, change, color=colour(hue), linestyle=line, linewidth=1.6, marker=mark or None, markersize=6,
             markerfacecolor=face, label=words.plain(f"ahead.{key}"), zorder=3 if mark else 2,
         )  # fmt: skip
+        across = words.plain("plot.steps_ahead"), [numbers.count(number) for number in steps]
+        changes = words.plain("plot.loss_change"), [numbers.number(value) for value in change]
+        style.tell(marks, across, changes, words.plain(f"ahead.{key}"))
         shown += change if mark else []
     axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
     axes.set_xscale("log")
@@ -108,7 +113,9 @@ def alignment(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> No
     chance = rows[0]["by_chance"]
     axes.axhline(chance, color=colour("chance"), linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.plot(values, matched, "o", color=colour("chance"), markersize=4, zorder=2)
-    axes.plot(values, shares, MARKERS["eigenvectors"], color=colour("eigenvectors"), markersize=6, zorder=3)
+    (marks,) = axes.plot(values, shares, MARKERS["eigenvectors"], color=colour("eigenvectors"), markersize=6, zorder=3)
+    across = words.plain("plot.curvature"), [numbers.number(value) for value in values]
+    style.tell(marks, across, (words.plain("plot.of_weights"), [numbers.percent(value) for value in shares]))
     style.measure(axes, "x", values)
     style.measure(axes, "y", [*shares, *matched, chance])
     axes.set_xlabel(words.plain("plot.curvature"), color=colour("muted"))
@@ -132,7 +139,9 @@ def approximation(axes: Axes, data: Mapping[str, Sequence[Mapping[str, Any]]], k
             continue
         x, y = zip(*known, strict=True)
         most = max(most, *y)
-        axes.plot(x, y, MARKERS[source] + "-", color=colour(source), linewidth=1.6, markersize=5)
+        (marks,) = axes.plot(x, y, MARKERS[source] + "-", color=colour(source), linewidth=1.6, markersize=5)
+        across = words.plain("plot.components"), [numbers.count(number) for number in x]
+        style.tell(marks, across, ("", [numbers.percent(share) for share in y]), words.plain(f"source.{source}"))
     axes.set_ylim(-0.03, 1.05 * most)
     axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -153,10 +162,13 @@ def two_spectra(axes: Axes, train: Sequence[float], held_out: Sequence[float], w
     hue = colour("eigenvectors")
     for values, face, shift, line in ((train, hue, -0.12, "solid"), (held_out, colour("paper"), 0.12, (0, (4, 3)))):
         places = [place + shift for place in range(1, len(values) + 1)]
-        axes.plot(
+        (marks,) = axes.plot(
             places, values, MARKERS["eigenvectors"] if shift < 0 else "o", color=hue, markerfacecolor=face,
             markersize=6, linestyle=line, linewidth=1.0, zorder=3,
         )  # fmt: skip
+        across = words.plain("plot.eigenvalue_number"), [str(place) for place in range(1, len(values) + 1)]
+        heading = words.plain("outside.key.train" if shift < 0 else "outside.key.held_out")
+        style.tell(marks, across, (words.plain("plot.curvature"), [numbers.number(v) for v in values]), heading)
     style.measure(axes, "y", [*train, *held_out])
     style.number_axis(axes, max(len(train), len(held_out)), words.plain("plot.eigenvalue_number"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
@@ -179,10 +191,13 @@ def losses_under_noise(axes: Axes, rows: Sequence[Mapping[str, Any]], data: str,
             continue
         levels, losses = [row["level"] for row in line], [row[data] for row in line]
         errors = [row[f"{data}_error"] or 0.0 for row in line]
-        axes.errorbar(
+        label = words.plain(f"outside.key.{noise}")
+        marks = axes.errorbar(
             levels, losses, yerr=errors, color=colour(hue), marker=mark, markersize=6, linewidth=1.6, capsize=2.5,
-            label=words.plain(f"outside.key.{noise}"), zorder=3,
-        )  # fmt: skip
+            label=label, zorder=3,
+        )[0]  # fmt: skip
+        across = words.plain("plot.noise"), [numbers.percent(level) for level in levels]
+        style.tell(marks, across, (words.plain("plot.loss"), [numbers.number(loss) for loss in losses]), label)
         shown += [value + error for value, error in zip(losses, errors, strict=True)]
     style.measure(axes, "y", [*shown, rows[0][data]])
     axes.set_xlim(left=-0.015)
@@ -211,7 +226,10 @@ def tracking(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> Non
         if known:
             x, y = zip(*known, strict=True)
             most = max(most, *y)
-            axes.plot(x, y, mark, color=colour(hue), linestyle=line, linewidth=1.6, markersize=6, zorder=3)
+            (marks,) = axes.plot(x, y, mark, color=colour(hue), linestyle=line, linewidth=1.6, markersize=6, zorder=3)
+            across = words.plain("plot.step"), [numbers.count(step) for step in x]
+            label = words.plain("tracking.key.threshold" if key == "of_threshold" else "tracking.key.persistence")
+            style.tell(marks, across, ("", [numbers.percent(share) for share in y]), label)
     axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
     axes.set_ylim(-0.03, 1.06 * most)
     style.percent(axes.yaxis)

@@ -140,7 +140,11 @@ def eigenvalues(
     converged = spectrum.get("converged") or [True] * len(values)
     for place, value, good in zip(places, values, converged, strict=True):
         face = hue if good else colour("paper")
-        axes.plot(place, value, MARKERS["eigenvectors"], markersize=6, color=hue, markerfacecolor=face, zorder=4)
+        (mark,) = axes.plot(
+            place, value, MARKERS["eigenvectors"], markersize=6, color=hue, markerfacecolor=face, zorder=4
+        )
+        told = words.plain("plot.eigenvalue_number"), [str(place)]
+        style.tell(mark, told, (words.plain("plot.curvature"), [numbers.number(value)]))
     style.measure(axes, "y", drawn)
     style.number_axis(axes, len(values), words.plain("plot.eigenvalue_number"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
@@ -153,7 +157,7 @@ def spectra(axes: Axes, stages: Sequence[Mapping[str, Any]], words: Words) -> No
     lines = list(zip(*(stage["spectrum"]["values"] for stage in stages), strict=False))
     for place in reversed(range(len(lines))):
         level = LEVELS - 1 if place == 0 else max(2, LEVELS - 3 - place * (LEVELS - 2) // max(1, len(lines)))
-        axes.plot(
+        (marks,) = axes.plot(
             steps,
             lines[place],
             MARKERS["eigenvectors"] + "-",
@@ -161,6 +165,9 @@ def spectra(axes: Axes, stages: Sequence[Mapping[str, Any]], words: Words) -> No
             markersize=5 if place == 0 else 3,
             linewidth=1.8 if place == 0 else 1,
         )
+        across = words.plain("plot.step"), [numbers.count(step) for step in steps]
+        curvatures = words.plain("plot.curvature"), [numbers.number(value) for value in lines[place]]
+        style.tell(marks, across, curvatures, f"{words.plain('plot.eigenvalue_number')}: {place + 1}")
     style.measure(axes, "y", [value for line in lines for value in line])
     style.step_axis(axes, steps, words.plain("plot.step"))
     axes.set_ylabel(words.plain("plot.curvature"), color=colour("muted"))
@@ -192,7 +199,7 @@ def agreement(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> No
                 at = nulls[name]["expected"]
                 axes.plot(at, y, mark, color=colour("chance"), markersize=size, markeredgewidth=1.2, zorder=3)
         face = colour(source) if own else colour("paper")
-        axes.plot(
+        (drawn,) = axes.plot(
             row["captured"],
             y,
             MARKERS[source],
@@ -202,6 +209,8 @@ def agreement(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> No
             markeredgewidth=1.4,
             zorder=5 if own else 4,
         )
+        what = words.plain("plot.set", source=words.plain(f"source.{source}"), components=row["components"])
+        style.tell(drawn, ("", [what]), ("", [numbers.percent(row["captured"])]))
     labels = [
         words.plain("plot.set", source=words.plain(f"source.{s}"), components=m) if m == groups[s][0] else str(m)
         for s, m in heights
@@ -243,6 +252,15 @@ def heat_map(axes: Axes, squared: Sequence[Sequence[float]], words: Words, colum
         if places:
             axes.add_patch(PathPatch(style.squares(places), facecolor=tint("eigenvectors", level), linewidth=0))
     for y, row in enumerate(squared, 1):
+        columns_at = list(range(1, width + 1))
+        across = words.plain("plot.of_source", source=words.plain(f"source.{columns}")), [str(x) for x in columns_at]
+        shares = "", [numbers.percent(value) for value in row]
+        style.tell(
+            style.unseen(axes, columns_at, [y] * width),
+            across,
+            shares,
+            f"{words.plain('plot.eigenvector_number')}: {y}",
+        )
         axes.annotate(
             numbers.percent(sum(row)), (width + 0.5, y), (5, 0), textcoords="offset points", va="center",
             fontsize=style.SMALL, color=colour("ink"), annotation_clip=False,
@@ -270,7 +288,9 @@ def layer_curvature(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Word
     if net is not None:
         axes.axvline(net, color=hue, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
     axes.hlines(places, 0, values, color=tint("eigenvectors", 2), linewidth=1.5, zorder=2)
-    axes.plot(values, places, MARKERS["eigenvectors"], color=hue, markersize=6, zorder=3)
+    (marks,) = axes.plot(values, places, MARKERS["eigenvectors"], color=hue, markersize=6, zorder=3)
+    curvatures = words.plain("plot.curvature"), [numbers.number(value) for value in values]
+    style.tell(marks, ("", [numbers.clip(layer["layer"], 60) for layer in layers]), curvatures)
     style.layer_names(axes, layers)
     style.measure(axes, "x", [value for value in [*values, net] if value is not None], from_zero=True)
     axes.set_xlabel(words.plain("plot.curvature"), color=colour("muted"))
@@ -291,10 +311,13 @@ def layer_shares(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words) 
     bottoms, tops = [place - 0.36 for place in places], [place + 0.36 for place in places]
     axes.vlines(chance, bottoms, tops, color=colour("chance"), linewidth=1.6, zorder=2)
     for shift, (source, shares) in zip((0.22, 0.0, -0.22), parts.items(), strict=True):
-        known = [(share, place + shift) for share, place in zip(shares, places, strict=True) if share is not None]
+        known = [(share, place) for share, place in zip(shares, places, strict=True) if share is not None]
         if known:
-            x, y = zip(*known, strict=True)
-            axes.plot(x, y, MARKERS[source], color=colour(source), markersize=5.5, zorder=3)
+            x, y = [share for share, _ in known], [place + shift for _, place in known]
+            (marks,) = axes.plot(x, y, MARKERS[source], color=colour(source), markersize=5.5, zorder=3)
+            names = "", [numbers.clip(layers[place]["layer"], 60) for _, place in known]
+            heading = words.plain(f"source.{source}")
+            style.tell(marks, names, ("", [numbers.percent(share) for share in x]), heading)
     style.layer_names(axes, layers)
     axes.set_xlim(-0.03, 1.03)
     style.percent(axes.xaxis)
@@ -310,13 +333,11 @@ def _curve(axes: Axes, source: str, values: Sequence[float], words: Words) -> No
         axes.plot(places, values, color=colour("chance"), linewidth=1.6, linestyle=dashes[source], label=label)
         return
     shown = [n - 1 for n in (1, 2, 3, 5, 10, 20, 30, 40, 50, 75, 100) if n <= len(values)]
-    axes.plot(
-        places,
-        values,
-        MARKERS[source] + "-",
-        color=colour(source),
-        linewidth=1.6,
-        markersize=5,
-        markevery=shown,
-        label=label,
+    shown = [place for place in shown if math.isfinite(values[place])]
+    axes.plot(places, values, color=colour(source), linewidth=1.6)
+    chosen = [values[place] for place in shown]
+    (marks,) = axes.plot(
+        [place + 1 for place in shown], chosen, MARKERS[source], color=colour(source), markersize=5, label=label
     )
+    across = words.plain("plot.components"), [str(place + 1) for place in shown]
+    style.tell(marks, across, ("", [numbers.percent(value) for value in chosen]), label)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -107,6 +108,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
             policy=policy(style, code),
             title=words.plain("page.title", run=run_title(analysis)),
             run_title=run_title(analysis),
+            run_folder=shlex.quote(clean(str(analysis["run"]["folder"]))) if analysis.get("run") else "",
             facts=_facts(analysis, words),
             notices=_notices(analysis, words),
             page=page(analysis, found, words),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -14,6 +16,10 @@ from thalweg.show import numbers
 from thalweg.show.palette import colour
 
 SMALL = 10
+TIPS = "tips"
+"""Begins the id of what says something when it is pointed at; `svg` turns the rest into attributes."""
+FRAME = "frame"
+"""Id of what belongs to the axes, not to the data."""
 NAME_WIDTH = 20
 """Columns of a layer's name beside a plot."""
 
@@ -23,6 +29,7 @@ def frame(axes: Axes, grid: Literal["", "x", "y", "both"]) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
+        axes.spines[side].set_gid(FRAME)
         axes.spines[side].set_color(colour("chance"))
         axes.spines[side].set_linewidth(0.8)
     axes.tick_params(colors=colour("muted"), labelcolor=colour("ink"), labelsize=SMALL, length=3, width=0.8)
@@ -106,3 +113,24 @@ def apart(steps: Sequence[int]) -> list[int]:
         if (kept[-1] - step) / span > 0.16:
             kept.append(step)
     return kept
+
+
+def tell(marks: Artist, across: tuple[str, Sequence[str]], up: tuple[str, Sequence[str]], heading: str = "") -> None:
+    """Give every mark of a line what it says in a browser when it is pointed at.
+
+    Args:
+        marks: a line with as many marks as there are values.
+        across: the label of the axis and the marks' values, worded.
+        up: likewise.
+        heading: what the line is, where there are several.
+    """
+    texts = []
+    for x, y in zip(across[1], up[1], strict=True):
+        lines = [heading, f"{across[0]}: {x}" if across[0] else x, f"{up[0]}: {y}" if up[0] else y]
+        texts.append("\n".join(line for line in lines if line))
+    marks.set_gid(TIPS + json.dumps(texts, ensure_ascii=False))
+
+
+def unseen(axes: Axes, x: Sequence[float], y: Sequence[float]) -> Artist:
+    """Marks that nobody sees, to `tell` something of a curve or a field without marks."""
+    return axes.plot(x, y, "o", color=colour("ink"), markersize=1, alpha=0, zorder=9)[0]

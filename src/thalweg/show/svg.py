@@ -8,6 +8,7 @@ of the palette become classes of the page's style sheet, and text stays text in 
 from __future__ import annotations
 
 import io
+import json
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from thalweg.show import palette
+from thalweg.show import palette, style
 
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -62,6 +63,7 @@ def from_source(source: str, prefix: str, alternative: str) -> Markup:
     used = {name for element in root.iter() for name in _references(element)}
     for element in root.iter():
         _restyle(element)
+        _tell(element)
         _rename(element, prefix, used)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
@@ -111,6 +113,20 @@ def _restyle(element: ElementTree.Element) -> None:
     if classes:
         element.set("class", " ".join(classes))
     element.attrib.pop("font-family", None)
+
+
+def _tell(element: ElementTree.Element) -> None:
+    """What marks say when they are pointed at, as an attribute of each; what belongs to the axes, as a class."""
+    name = element.get("id", "")
+    if name == style.FRAME:
+        element.set("class", style.FRAME)
+    if not name.startswith(style.TIPS + "["):
+        return
+    texts = json.loads(name.removeprefix(style.TIPS))
+    marks = [mark for mark in element.iter() if _local(mark.tag) == "use"]
+    if len(marks) == len(texts):  # NaN is not drawn, and then nobody knows which is which
+        for mark, text in zip(marks, texts, strict=True):
+            mark.set("data-tip", text)
 
 
 def _rename(element: ElementTree.Element, prefix: str, used: set[str]) -> None:

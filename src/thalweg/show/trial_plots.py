@@ -33,7 +33,10 @@ def leads(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
         hue = colour("ink") if row["must"] else colour("muted")
         axes.plot([row["low"], row["high"]], [place, place], color=hue, linewidth=1.8, zorder=2)
         face = hue if row["must"] else colour("paper")
-        axes.plot(row["lead"], place, "o", color=hue, markerfacecolor=face, markersize=6, zorder=3)
+        (mark,) = axes.plot(row["lead"], place, "o", color=hue, markerfacecolor=face, markersize=6, zorder=3)
+        low, lead, high = (numbers.percent(row[end]) for end in ("low", "lead", "high"))
+        ranged = words.plain("layers.ranged", value=lead, low=low, high=high)
+        style.tell(mark, ("", [row["label"]]), (words.plain("plot.lead"), [ranged]))
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     ends = [row[end] for row in rows for end in ("low", "high")]
@@ -58,6 +61,9 @@ def losses(axes: Axes, curves: Sequence[Mapping[str, Any]], arms: Sequence[str],
     for curve in curves:
         kind = "incumbent" if curve["arm"] == incumbent else "arm" if curve["arm"] in arms else "control"
         axes.plot(curve["steps"], curve["loss"], **KINDS[kind])
+        across = words.plain("plot.trial_step"), [numbers.count(step) for step in curve["steps"]]
+        losses = words.plain("plot.held_out"), [numbers.number(loss) for loss in curve["loss"]]
+        style.tell(style.unseen(axes, curve["steps"], curve["loss"]), across, losses, curve["arm"])
     axes.margins(x=0.03, y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from thalweg.show import style
+from thalweg.show import numbers, style
 from thalweg.show.messages import Words
 from thalweg.show.palette import LEVELS, colour, tint
 
@@ -38,9 +38,15 @@ def cross_sections(
     for name, losses in shown.items():
         values = [math.nan if loss is None else loss for loss in losses or ()]
         axes.plot(distances, values, color=colour(HUES[name]), linewidth=1.8, linestyle=DASHES.get(name, "-"))
+        known = [(x, value) for x, value in zip(distances, values, strict=True) if math.isfinite(value)]
+        marks = style.unseen(axes, *zip(*known, strict=True)) if known else None
+        if marks is not None:
+            across = words.plain("plot.distance"), [numbers.number(x) for x, _ in known]
+            losses_told = words.plain("plot.loss"), [numbers.number(value) for _, value in known]
+            style.tell(marks, across, losses_told, words.plain(f"valley.{name}"))
     axes.axvline(0, color=colour("grid"), linewidth=0.8, zorder=1)
-    known = [loss for losses in shown.values() for loss in losses or () if loss is not None]
-    style.measure(axes, "y", known)
+    seen = [loss for losses in shown.values() for loss in losses or () if loss is not None]
+    style.measure(axes, "y", seen)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     axes.set_xlabel(words.plain("plot.distance"), color=colour("muted"))

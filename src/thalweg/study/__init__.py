@@ -228,7 +228,7 @@ def run_cell(name: str, optimizer: str, seed: int, scratch: Path, quick: bool = 
     """
     task, steps = record(name, optimizer, seed, scratch, quick)
     try:
-        settings = Settings(k=K, stages=1, components=(K,), seed=seed, noise_draws=0)
+        settings = Settings(k=K, stages=1, components=(K,), seed=seed, noise_draws=0, density_steps=0)
         held_out = task.problem(held_out=True) if task.held_out is not None else None
         result = analyse(open_run(scratch), task.problem(), held_out, settings=settings)
         return {"task": name, "optimizer": optimizer, "seed": seed, "steps": steps, **numbers_of(result)}

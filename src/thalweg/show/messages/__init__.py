@@ -15,6 +15,7 @@ from thalweg.show.messages import (
     en,
     en_comparison,
     en_decision,
+    en_density,
     en_directions,
     en_outside,
     en_trials,
@@ -22,6 +23,7 @@ from thalweg.show.messages import (
     ja,
     ja_comparison,
     ja_decision,
+    ja_density,
     ja_directions,
     ja_outside,
     ja_trials,
@@ -30,8 +32,8 @@ from thalweg.show.messages import (
 from thalweg.show.numbers import seconds
 
 PARTS = {
-    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley, en_comparison),
-    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley, ja_comparison),
+    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley, en_density, en_comparison),
+    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley, ja_density, ja_comparison),
 }
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {

@@ -10,6 +10,7 @@ from thalweg.show.sections.attributes import alignment, approximation, singular
 from thalweg.show.sections.base import Section
 from thalweg.show.sections.closing import again, cost, limits
 from thalweg.show.sections.curvature import eigenvalues, layers
+from thalweg.show.sections.density import density
 from thalweg.show.sections.directions import directions
 from thalweg.show.sections.drift import drift
 from thalweg.show.sections.outside import outside
@@ -26,6 +27,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Builder], ...] = (
     ("explained", ("components",), explained),
     ("drift", ("drift",), drift),
     ("eigenvalues", ("stages",), eigenvalues),
+    ("density", ("density",), density),
     ("outside", ("sharpness",), outside),
     ("agreement", ("stages",), agreement),
     ("heat_map", ("heat_map",), heat_map),

@@ -8,7 +8,7 @@ from typing import Any
 from thalweg.show import direction_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import DASH, clean, count, number, p_value, percent
-from thalweg.show.sections.base import Key, Section, grid, name, picture, reading
+from thalweg.show.sections.base import Key, Picture, Section, grid, name, reading
 
 MARKS = {"updates": "disc", "weights": "square", "gradients": "triangle"}
 
@@ -39,7 +39,7 @@ def alignment(analysis: Mapping[str, Any], words: Words) -> Section:
         words("alignment.title"),
         lead=tuple(lead),
         pictures=(
-            picture(
+            Picture(
                 "alignment-plane",
                 words.plain("alignment.plane"),
                 words.plain("alignment.alt", k=count(len(rows)), captured=percent(data["captured"])),
@@ -122,7 +122,7 @@ def approximation(analysis: Mapping[str, Any], words: Words) -> Section:
         shares = "; ".join(
             f"{words.plain('source.' + source)} {percent(rows[-1][key])}" for source, rows in data.items()
         )
-        return picture(
+        return Picture(
             f"approximation-{key.replace('_', '-')}",
             words.plain(f"approximation.{key}"),
             words.plain("approximation.alt", shares=shares),

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from thalweg.show import numbers, plots, svg
 from thalweg.show.messages import Words
@@ -16,20 +17,46 @@ from thalweg.tables import Table
 
 WIDTH = 360.0
 """Width of every picture in SVG units, about one CSS pixel each on a phone."""
+BOTTOM, TOP = 42, 8
+"""Margins below and above the axes of every picture."""
 SENTENCE_NAME = 48
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawn panel.
+    """One panel, drawn when it is asked for.
 
     Attributes:
+        name: unique on the page; begins the ids of its SVG.
         heading: stands above it.
-        svg: the inline SVG.
+        alternative: what it says, for those who do not see it.
+        draw: draws it on given axes.
+        height: in SVG units; its width is `WIDTH`.
+        left: margin for the labels, in SVG units.
+        right: likewise.
     """
 
+    name: str
     heading: str
-    svg: Markup
+    alternative: str
+    draw: Callable[[Axes], None]
+    height: float = 260
+    left: float = 54
+    right: float = 12
+
+    @property
+    def svg(self) -> Markup:
+        """The inline SVG."""
+        with matplotlib.rc_context(svg.SETTINGS):
+            drawn = svg.figure(WIDTH, self.height)
+            self.draw(self.axes(drawn))
+            return svg.inline(drawn, self.name, numbers.clean(self.alternative))
+
+    def axes(self, drawn: Figure, x: float = 0.0, y: float = 0.0) -> Axes:
+        """Its axes on a figure, the panel's lower left corner there; all in SVG units, the same for every language."""
+        width, height = (72 * inches for inches in drawn.get_size_inches())
+        across, up = WIDTH - self.left - self.right, self.height - BOTTOM - TOP
+        return drawn.add_axes(((x + self.left) / width, (y + BOTTOM) / height, across / width, up / height))
 
 
 @dataclass(frozen=True)
@@ -90,25 +117,6 @@ class Section:
     grids: tuple[Grid, ...] = ()
     items: tuple[Markup, ...] = ()
     code: str = ""
-
-
-def picture(
-    prefix: str,
-    heading: str,
-    alternative: str,
-    draw: Callable[[Axes], None],
-    height: float = 260,
-    left: float = 54,
-    right: float = 12,
-) -> Picture:
-    """A panel of the standard width: margins in SVG units, the same for every language."""
-    with matplotlib.rc_context(svg.SETTINGS):
-        figure = svg.figure(WIDTH, height)
-        bottom, top = 42, 8
-        width = WIDTH - left - right
-        axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, (height - bottom - top) / height))
-        draw(axes)
-        return Picture(heading, svg.inline(figure, prefix, numbers.clean(alternative)))
 
 
 def reading(words: Words, section: str, **values: object) -> tuple[tuple[str, Markup], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from thalweg.show import direction_plots, plots, style
 from thalweg.show.messages import Words
 from thalweg.show.numbers import clean, clip, columns, count, number, percent
-from thalweg.show.sections.base import Grid, Key, Picture, Section, final, grid, name, picture, reading
+from thalweg.show.sections.base import Grid, Key, Picture, Section, final, grid, name, reading
 
 MOST_LAYERS = 40
 
@@ -22,7 +22,7 @@ def eigenvalues(analysis: Mapping[str, Any], words: Words) -> Section:
     held_out = [value for value in outside.get("curvature") or () if value is not None]
     ends = {"first": number(values[0]), "last": number(values[-1])}
     pictures = [
-        picture(
+        Picture(
             "eigenvalues",
             words.plain("eigenvalues.end", step=count(stage["step"])),
             words.plain("eigenvalues.alt", **ends),
@@ -85,7 +85,7 @@ def _moments(tracked: Sequence[Mapping[str, Any]], k: int, words: Words) -> list
 
 def _tracked(tracked: Sequence[Mapping[str, Any]], words: Words) -> Picture:
     told = {key: ", ".join(percent(row[key]) for row in tracked) for key in ("of_threshold", "persistence")}
-    return picture(
+    return Picture(
         "eigenvalues-tracking",
         words.plain("tracking.lines"),
         words.plain(
@@ -121,7 +121,7 @@ def _tracking_table(
 
 
 def _through(stages: Sequence[Mapping[str, Any]], words: Words) -> Picture:
-    return picture(
+    return Picture(
         "eigenvalues-through",
         words.plain("eigenvalues.through"),
         words.plain(
@@ -180,7 +180,7 @@ def layers(analysis: Mapping[str, Any], words: Words) -> Section:
         words("layers.title"),
         lead=tuple(lead),
         pictures=(
-            picture(
+            Picture(
                 "layers-curvature",
                 words.plain("layers.curvature"),
                 alt,
@@ -188,7 +188,7 @@ def layers(analysis: Mapping[str, Any], words: Words) -> Section:
                 height=height,
                 left=left,
             ),
-            picture(
+            Picture(
                 "layers-shares",
                 words.plain("layers.shares"),
                 words.plain("layers.shares_alt"),

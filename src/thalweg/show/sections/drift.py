@@ -8,7 +8,7 @@ from typing import Any
 from thalweg.show import direction_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, p_value, percent
-from thalweg.show.sections.base import Grid, Key, Picture, Section, grid, name, picture, reading, span
+from thalweg.show.sections.base import Grid, Key, Picture, Section, grid, name, reading, span
 
 
 def drift(analysis: Mapping[str, Any], words: Words) -> Section:
@@ -112,7 +112,7 @@ def _pictures(data: Mapping[str, Any], words: Words) -> tuple[Picture, ...]:
             f"{words.plain('law.' + fit['name'])}: {number(fit['aicc'])}" for fit in data["speeds"]["fits"]
         )
         pictures.append(
-            picture(
+            Picture(
                 "drift-speeds",
                 words.plain("drift.speeds"),
                 words.plain("drift.speeds_alt", laws=laws),
@@ -124,7 +124,7 @@ def _pictures(data: Mapping[str, Any], words: Words) -> tuple[Picture, ...]:
         alt = words.plain("drift.ahead_alt", steps=count(last["steps"]), train=number(last["train"]),
                           held_out=number(last["held_out"]))  # fmt: skip
         pictures.append(
-            picture(
+            Picture(
                 "drift-ahead",
                 words.plain("drift.ahead"),
                 alt,

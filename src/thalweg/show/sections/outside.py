@@ -10,7 +10,7 @@ from markupsafe import Markup
 from thalweg.show import direction_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import clean, count, number, percent
-from thalweg.show.sections.base import Grid, Key, Picture, Section, final, grid, picture, reading
+from thalweg.show.sections.base import Grid, Key, Picture, Section, final, grid, reading
 
 
 def outside(analysis: Mapping[str, Any], words: Words) -> Section:
@@ -103,7 +103,7 @@ def _under_noise(rows: Sequence[Mapping[str, Any]], words: Words) -> list[Markup
 
 def _both(train: Sequence[float], held_out: Sequence[float], words: Words) -> Picture:
     firsts = {"train": number(train[0] if train else None), "held_out": number(held_out[0])}
-    return picture(
+    return Picture(
         "outside-spectra",
         words.plain("outside.spectra"),
         words.plain("outside.spectra_alt", **firsts),
@@ -117,7 +117,7 @@ def _losses(rows: Sequence[Mapping[str, Any]], words: Words) -> Picture:
     for row in rows[1:]:
         noise = words.known("outside.key", row["noise"])
         told.append(f"{noise} {percent(row['level'])}: {number(row[data])}")
-    return picture(
+    return Picture(
         "outside-noise",
         words.plain("outside.losses", data=words.plain(f"outside.data.{data}")),
         words.plain("outside.losses_alt", clean=number(rows[0][data]), told="; ".join(told)),

@@ -16,7 +16,6 @@ from thalweg.show.sections.base import (
     Section,
     grid,
     own_rows,
-    picture,
     reading,
     span,
 )
@@ -91,7 +90,7 @@ def _panel(stage: Mapping[str, Any], called: str, words: Words) -> Picture:
         for row in own_rows(stage)
     )
     lines = len({(row["source"], row["components"]) for row in rows})
-    return picture(
+    return Picture(
         f"agreement-{stage['step']}",
         heading,
         words.plain("agreement.alt", step=step, shares=shares),
@@ -154,7 +153,7 @@ def heat_map(analysis: Mapping[str, Any], words: Words) -> Section:
             ),
         ),
         pictures=(
-            picture(
+            Picture(
                 "heat-map",
                 words.plain("heat_map.panel", **span(data.get("window"))),
                 words.plain("heat_map.alt", rows=rows, columns=columns, source=words_of, value=percent(value)),

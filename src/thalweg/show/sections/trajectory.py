@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from thalweg.show import plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, percent
-from thalweg.show.sections.base import Key, Picture, Section, picture, reading, span
+from thalweg.show.sections.base import Key, Picture, Section, reading, span
 from thalweg.show.valley_plots import equal_losses, levels
 
 SHAPES = {
@@ -39,7 +39,7 @@ def path(analysis: Mapping[str, Any], words: Words) -> Section:
             equal_losses(axes, surface)
 
     def panel(key: str, part: Mapping[str, Any], hue: str, alt: str) -> Picture:
-        return picture(
+        return Picture(
             f"path-{key}",
             words.plain(f"path.{key}"),
             alt,
@@ -115,13 +115,13 @@ def explained(analysis: Mapping[str, Any], words: Words) -> Section:
         words("explained.title"),
         lead=tuple(lead),
         pictures=(
-            picture(
+            Picture(
                 "explained-total",
                 words.plain("explained.total"),
                 total_alt,
                 lambda axes: plots.explained_total(axes, curves, words),
             ),
-            picture(
+            Picture(
                 "explained-each",
                 words.plain("explained.each"),
                 each_alt,

@@ -13,7 +13,7 @@ from thalweg.decision import judged_stage
 from thalweg.show import trial_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number, p_value, percent
-from thalweg.show.sections.base import Grid, Key, Picture, Section, grid, name, picture, reading, span
+from thalweg.show.sections.base import Grid, Key, Picture, Section, grid, name, reading, span
 
 ROW, AROUND = 26, 64
 """Height of a row of leads, and of what stands around them, in SVG units."""
@@ -172,7 +172,7 @@ def _leads(one: Mapping[str, Any], plan: Mapping[str, Any], scale: float, words:
         for c in one["comparisons"]
     ]
     alternative = "; ".join(f"{row['label']} {percent(row['lead'])}" for row in rows)
-    return picture(
+    return Picture(
         f"trial-{place}",
         words.plain("trial.leads", arm=one["arm"]),
         words.plain("trial.leads_alt", told=alternative),
@@ -185,7 +185,7 @@ def _leads(one: Mapping[str, Any], plan: Mapping[str, Any], scale: float, words:
 def _losses(judged: Mapping[str, Any], plan: Mapping[str, Any], words: Words) -> Picture:
     shown = [c for c in judged["curves"] if c["arm"] in (*plan["arms"], plan["incumbent"])]
     alternative = "; ".join(f"{c['arm']} {number(c['loss'][-1])}" for c in shown)
-    return picture(
+    return Picture(
         "trial-losses",
         words.plain("trial.losses"),
         words.plain("trial.losses_alt", start=number(judged["start_loss"]), told=alternative),

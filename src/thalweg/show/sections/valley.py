@@ -8,7 +8,7 @@ from typing import Any
 from thalweg.show import valley_plots as plots
 from thalweg.show.messages import Words
 from thalweg.show.numbers import count, number
-from thalweg.show.sections.base import Key, Picture, Section, picture, reading
+from thalweg.show.sections.base import Key, Picture, Section, reading
 
 MARKS = {"stiff": "line", "drift": "line", "random": "dash"}
 
@@ -51,7 +51,7 @@ def _panel(part: str, distances: Sequence[float], curves: Mapping[str, Any], wor
     told = words.plain("trial.comma").join(
         f"{words.plain(f'valley.{name}')} {number(_highest(losses))}" for name, losses in chosen.items()
     )
-    return picture(
+    return Picture(
         f"valley-{part}",
         words.plain(f"outside.data.{part}"),
         words.plain("valley.alt", told=told),
