@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from thalweg.version import __version__
 
 project = "thalweg"
@@ -39,3 +42,27 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 suppress_warnings = ["myst.xref_missing"]  # links to files of the repository; tests/test_documents.py follows those
+
+# What the theme leaves to be wished for by those who listen to a page or use no pointer: (as it is, as it should be).
+MENDS = (
+    ('class="caption" role="heading"', 'class="caption" role="heading" aria-level="2"'),
+    ('<div class="table-wrapper', '<div tabindex="0" role="group" aria-label="Table" class="table-wrapper'),
+    ('<aside class="sidebar-drawer"', '<aside aria-label="Site" class="sidebar-drawer"'),
+    ('<aside class="toc-drawer', '<aside aria-label="This page" class="toc-drawer'),
+)
+
+
+def mend(app: Any, failed: Exception | None) -> None:
+    """Mend every page once all are written."""
+    if failed is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            for found, better in MENDS:
+                if better not in text:
+                    text = text.replace(found, better)
+            page.write_text(text, encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("build-finished", mend)
