@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import nbclient
+import nbformat
 import pytest
 import torch
 
@@ -104,3 +109,31 @@ def test_counting_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str])
         tell(2, 4)
     found = capsys.readouterr()
     assert found.out == ""
+
+
+IN_A_CELL = """
+import thalweg.progress as progress
+progress.OFTEN = 0.0
+from thalweg import FunctionOperator, spectral_density
+import torch
+operator = FunctionOperator(lambda v: 2 * v * torch.arange(50).double(), 50, torch.float64)
+found = spectral_density(operator, probes=2, steps=5, progress=True)
+"""
+
+
+def test_a_notebook_sees_a_bar_that_moves_and_goes() -> None:
+    shown: list[dict[str, str]] = []
+
+    class Client(nbclient.NotebookClient):
+        def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+            if msg["header"]["msg_type"] in ("display_data", "update_display_data"):
+                shown.append(msg["content"]["data"])
+            return super().process_message(msg, cell, cell_index)
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(IN_A_CELL)])
+    Client(notebook, timeout=60, kernel_name="python3").execute()
+    bars = [float(part) for data in shown for part in re.findall(r'value="([\d.]+)"', data["text/html"])]
+    assert bars == [n / 10 for n in range(1, 11)]
+    assert "7 of 10 products" in shown[7]["text/plain"]
+    assert shown[-1] == {"text/plain": "", "text/html": ""}
+    assert [output["data"] for output in notebook.cells[0].outputs] == [shown[-1]]  # and no warning of anything

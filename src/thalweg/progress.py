@@ -6,11 +6,13 @@ a notebook, with the residual and the time left. Nothing is shown unless asked f
 
 from __future__ import annotations
 
+import html
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Progress:
     tolerance: float = 0.0
     planned: int | None = None
 
+
+OFTEN = 0.2
+"""Seconds between two changes of what stands below a notebook's cell."""
 
 Tell = Callable[[Progress], None]
 
@@ -58,16 +63,55 @@ def shown(progress: Tell | bool, label: str) -> Iterator[Tell | None]:
 @contextmanager
 def progress_line(label: str) -> Iterator[Tell]:
     """A line on standard error that says products, residual and time left, and goes away at the end."""
-    from rich.console import Console
-    from rich.status import Status
-
-    with Status(label, console=Console(stderr=True)) as status:
+    with _line(label) as update:
         clock = Countdown()
 
         def tell(event: Progress) -> None:
-            status.update(f"{label}: {describe(event, clock.left(event))}")
+            done = event.matvecs / event.planned if event.planned else None
+            update(f"{label}: {describe(event, clock.left(event))}", done)
 
         yield tell
+
+
+@contextmanager
+def _line(label: str) -> Iterator[Callable[[str, float | None], None]]:
+    """A line that is written anew again and again and goes away at the end; called with its text and the share done."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_jupyter:  # rich would need ipywidgets there
+        with _cell_line(label) as update:
+            yield update
+        return
+    from rich.status import Status
+
+    with Status(label, console=console) as status:
+        yield lambda text, done: status.update(text)
+
+
+@contextmanager
+def _cell_line(label: str) -> Iterator[Callable[[str, float | None], None]]:
+    """The same below a notebook's cell, with a bar."""
+    import IPython.display
+
+    show: Callable[..., Any] = IPython.display.display
+    handle = show(_shown_in_cell(label, None), raw=True, display_id=True)
+    last = [time.monotonic()]
+
+    def update(text: str, done: float | None) -> None:
+        if time.monotonic() - last[0] >= OFTEN:
+            last[0] = time.monotonic()
+            handle.update(_shown_in_cell(text, done), raw=True)
+
+    try:
+        yield update
+    finally:
+        handle.update({"text/plain": "", "text/html": ""}, raw=True)
+
+
+def _shown_in_cell(text: str, done: float | None) -> dict[str, str]:
+    bar = "" if done is None else f'<progress max="1" value="{min(done, 1.0):.3f}"></progress> '
+    return {"text/plain": text, "text/html": f"<div>{bar}{html.escape(text)}</div>"}
 
 
 class Countdown:
@@ -123,16 +167,14 @@ def counting(label: str, shown: bool = True) -> Iterator[Callable[[int, int], No
     if not shown:
         yield lambda done, planned: None
         return
-    from rich.console import Console
-    from rich.status import Status
-
-    with Status(label, console=Console(stderr=True)) as status:
+    with _line(label) as update:
         begun = [time.monotonic()]
 
         def tell(done: int, planned: int) -> None:
             if not done:
                 begun[0] = time.monotonic()
-            status.update(f"{label}: {share_done(done, planned, time.monotonic() - begun[0])}")
+            text = f"{label}: {share_done(done, planned, time.monotonic() - begun[0])}"
+            update(text, done / planned if planned else None)
 
         yield tell
 

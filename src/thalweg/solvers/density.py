@@ -65,6 +65,10 @@ class SpectralDensity(Tabular):
     matvecs: int
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        ends = f"from {self.smallest:.4g} to {self.largest:.4g}, P={self.size:,}"
+        return f"SpectralDensity({ends}, {len(self.nodes)} probes of {self.nodes.shape[1]} steps)"
+
     def to_table(self) -> Table:
         """A row for each of its figures."""
         return quantities(
