@@ -149,11 +149,14 @@ def _density(values: list[float]) -> dict[str, Any]:
     below = np.maximum(0.0, 60 * (1 - levels / levels[20]))
     return {
         "grid": grid.tolist(), "near": near.tolist(), "near_error": (0.1 * near).tolist(), "width": width,
-        "levels": levels.tolist(), "above": above.tolist(), "above_error": (0.1 * above).tolist(),
-        "below": below.tolist(), "below_error": (0.1 * below).tolist(), "stiff_level": values[0] / 100,
-        "stiff": 151.7, "stiff_error": 7.4, "negative": 58.3, "negative_error": 5.1,
-        "smallest": -float(levels[20]), "largest": values[0], "probes": 3, "steps": 32, "matvecs": 96,
+        "levels": levels.tolist(), "above": _bounded(above), "below": _bounded(below), "stiff": 12,
+        "clearly_negative": True, "smallest": -float(levels[20]), "largest": values[0], "probes": 3, "steps": 32,
+        "matvecs": 96,
     }  # fmt: skip
+
+
+def _bounded(counts: Any) -> dict[str, list[float]]:
+    return {"count": counts.tolist(), "low": (0.8 * counts).tolist(), "high": (1.2 * counts + 1).tolist()}
 
 
 def drift() -> dict[str, Any]:

@@ -25,7 +25,10 @@ FLAGS = [
     "--enable-logging=stderr", "--disable-features=OptimizationHints,MediaRouter,Translate",
 ]  # fmt: skip
 LIGHT, DARK = "--blink-settings=preferredColorScheme=1", "--blink-settings=preferredColorScheme=0"
-OWN = re.compile(r"^(http://)?[\w.-]+\.google(apis)?\.com[:/]|favicon")
+OWN = re.compile(
+    r"^(http://)?(www|accounts|android|clients\d*|update|optimizationguide-pa|content-autofill|safebrowsing)"
+    r"\.google(apis)?\.com[:/]|favicon"
+)
 """What the browser asks for by itself, whatever the page: refused by the proxy, too."""
 
 pytestmark = [
@@ -178,8 +181,10 @@ const [x, , width] = plot.getAttribute("viewBox").split(" ").map(Number);
 out.nearer = [x, width];
 key("0");
 out.whole = plot.getAttribute("viewBox").split(" ").map(Number).join(" ") === first;
-stage.dispatchEvent(new WheelEvent("wheel", { deltaY: -1, clientX: innerWidth / 2, clientY: innerHeight / 2 }));
+const middle = { bubbles: true, cancelable: true, deltaY: -1, clientX: innerWidth / 2, clientY: innerHeight / 2 };
+plot.dispatchEvent(new WheelEvent("wheel", middle));
 out.wheeled = Number(plot.getAttribute("viewBox").split(" ")[2]);
+const was = plot.getAttribute("viewBox").split(" ").map(Number).join(" ");
 stage.addEventListener("close", () => {
   out.closed = [stage.open, plot.parentNode === home, document.activeElement === enlarge];
   out.restored = plot.getAttribute("viewBox").split(" ").map(Number).join(" ") === first;
@@ -192,6 +197,8 @@ stage.addEventListener("close", () => {
   out.toggled = [before > 10, gone, state, seen() === before];
   document.getElementById("result").textContent = JSON.stringify(out);
 });
+stage.dispatchEvent(new KeyboardEvent("keydown", { key: "+", ctrlKey: true }));
+out.ctrl = plot.getAttribute("viewBox").split(" ").map(Number).join(" ") === was;
 press(stage.querySelector(".bar button:last-of-type"));
 """
 
@@ -210,6 +217,7 @@ def test_pictures_answer_the_pointer_and_the_keyboard(server):
     assert x == pytest.approx(0.15 * 360 + 0.1 * width)
     assert found["whole"] is True
     assert found["wheeled"] == pytest.approx(0.85 * 360)
+    assert found["ctrl"] is True
     assert found["closed"] == [False, True, True]
     assert found["restored"] is True
     assert found["toggled"] == [True, 0, "false", True]

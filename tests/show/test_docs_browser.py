@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.show.test_browser import CHROMIUM, DARK, FLAGS, LIGHT, _result, axe, pytestmark
+from tests.show.test_browser import CHROMIUM, DARK, FLAGS, LIGHT, OWN, _result, axe, pytestmark
 
 __all__ = ["axe", "pytestmark"]  # the fixture, and that these are proofs
+
+FETCHED = re.compile(r"^(https?:)?//.*(\.js|\.css|\.woff2?|\.svg|\.png|fonts)")
+"""What a page asks for by itself, as opposed to where it links to."""
 
 PAGES = ("index", "compare", "notebook", "study", "guide/own-model", "course/1-curvature", "reference/spectra",
          "concepts/nulls", "decisions/index")  # fmt: skip
@@ -74,4 +78,5 @@ def test_no_barrier_and_nothing_to_say(
     assert [one for one in found["told"] if one[0] in ("serious", "critical")] == []
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     elsewhere = [path for path in asked if "://" in path and address not in path]
-    assert [path for path in elsewhere if "google" not in path] == []  # what the browser asks for by itself
+    assert [path for path in elsewhere if not OWN.search(path)] == []
+    assert [link for link in re.findall(r'(?:src|href)="([^"]*)"', text) if FETCHED.search(link)] == []

@@ -14,7 +14,7 @@ from PIL import Image
 import thalweg as tw
 from tests.show.sample import analysis, trial
 from thalweg.show import figures
-from thalweg.show.figures import SHAPES, figure, figure_names, save_figures
+from thalweg.show.figures import SHAPES, figure, save_figures
 from thalweg.show.messages import Words
 from thalweg.show.sections import sections
 
@@ -41,6 +41,8 @@ def test_every_figure_is_written_with_its_headings_and_its_legend(run: Path, mon
             text = "".join("".join(element.itertext()) for element in root.iter() if element.tag.endswith("text"))
             for words in (*(p.heading for p in section.pictures), *(str(key.text) for key in section.legend)):
                 assert re.sub(r"\s", "", words) in re.sub(r"\s", "", text), (path, words)
+            identifiers = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+            assert len(identifiers) == len(set(identifiers))
             # two panels in a row at the most
             assert float(root.attrib["width"].removesuffix("pt")) == 360 * min(2, len(section.pictures))
 
@@ -89,6 +91,9 @@ def test_wrong_names_formats_and_languages_are_told(run: Path, monkeypatch: pyte
     with pytest.raises(tw.InputError, match="no font with Japanese"):
         save_figures(run, ["density"], kind="png", language="ja")
     assert save_figures(run, ["density"], language="ja")  # text stays text
+    monkeypatch.setattr(figures, "load_analysis", lambda _: {"format": 1})
+    with pytest.raises(tw.InputError, match="has no figure; run: thalweg analyse"):
+        save_figures(run)
 
 
 def test_hostile_names_do_no_harm() -> None:
@@ -97,4 +102,3 @@ def test_hostile_names_do_no_harm() -> None:
         row["layer"] = "$\\frac{1}{2}$ <b>" + "x" * 300
     drawn = figure(data, "layers")
     drawn.canvas.draw()
-    assert "layers" in figure_names(data)

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import SPECTRA, adversarial_case, classify, random_vector, spectrum_operator, symmetric_matrix
+from tests.conftest import (
+    SPECTRA,
+    adversarial_case,
+    classify,
+    diagonal_operator,
+    random_vector,
+    spectrum_operator,
+    symmetric_matrix,
+)
 from thalweg.errors import InputError
 from thalweg.operators.base import FunctionOperator
 from thalweg.problem import Problem
@@ -104,6 +112,44 @@ def test_the_negative_mass() -> None:
     upto = found.negative_mass(below=0.5)
     assert abs(float(upto.value) - 0.8) < 3 * float(upto.error)
     assert float(found.negative_mass(below=-5.0).value) == 0.0
+
+
+BULKS = {
+    "a bulk of both signs": lambda draw: torch.randn(2000, generator=draw) * 0.02,
+    "a lognormal one": lambda draw: torch.exp(3 * torch.randn(2000, generator=draw)),
+    "a power law": lambda draw: 10 / torch.arange(1, 2001),
+    "outliers before a bulk": lambda draw: torch.cat([torch.arange(1, 11), torch.rand(1990, generator=draw) * 0.05]),
+}
+
+
+@pytest.mark.parametrize("name", BULKS)
+def test_shares_above_levels_lie_within_their_bounds_where_the_quadrature_alone_is_off(name: str) -> None:
+    covered, near = [], []
+    for seed in range(6):
+        values = BULKS[name](torch.Generator().manual_seed(seed)).double()
+        found = spectral_density(diagonal_operator(values), probes=3, steps=24, seed=seed)
+        levels = torch.logspace(-3, -0.05, 20, dtype=torch.float64) * values.max()
+        own, least, most = found.share_above(levels)
+        true = (values > levels[:, None]).double().mean(1)
+        inside = (true >= least.value - 2 * least.error) & (true <= most.value + 2 * most.error)
+        covered.append(float(inside.double().mean()))
+        near.append(float(((true - own.value).abs() <= 2 * own.error).double().mean()))
+        assert bool((least.value <= own.value + 1e-12).all())
+        assert bool((own.value <= most.value + 1e-12).all())
+    assert sum(covered) / len(covered) > 0.93
+    assert sum(near) < sum(covered) - 0.1 * len(covered)  # what the probes' spread alone would claim
+
+
+def test_bounds_of_each_probe_are_those_of_its_own_measure() -> None:
+    values = torch.linspace(-1, 1, 300, dtype=torch.float64) ** 3
+    spy = Spy(torch.diag(values))
+    found = spectral_density(spy, probes=2, steps=12, seed=5)
+    starts = [spy.given[0].double() ** 2, spy.given[12].double() ** 2]  # each probe's measure puts v_i² on λ_i
+    levels = torch.linspace(-0.99, 0.99, 41, dtype=torch.float64)
+    _, least, most = found.share_above(levels)
+    true = torch.stack([(start * (values > levels[:, None])).sum(1) for start in starts]).mean(0)
+    assert bool((least.value <= true + 1e-9).all())
+    assert bool((true <= most.value + 1e-9).all())
 
 
 @pytest.mark.parametrize("name", SPECTRA)

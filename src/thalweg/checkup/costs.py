@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from thalweg.checkup.result import Check
+from thalweg.measurement.base import Settings
 from thalweg.memory import free_memory, in_bytes
 from thalweg.problem import Problem
 from thalweg.recording.forecast import Forecast, rows_of_a_block
@@ -15,7 +16,7 @@ from thalweg.recording.keeping import Keeping
 PRODUCTS = 18
 """Products of an analysis for each eigenpair and stage: ten pairs at three stages took 300 to 690 in the study."""
 
-DENSITY = 96
+DENSITY = Settings.density_steps * Settings.density_probes
 """Products of its spectral density."""
 
 BASIS = 7
@@ -58,7 +59,7 @@ def _time(costs: dict[str, float], k: int, stages: int) -> Check:
 
 
 def _memory(problem: Problem, costs: dict[str, float], k: int, item: int) -> Check:
-    costs["basis_bytes"] = float(BASIS * k * problem.space.size * item)
+    costs["basis_bytes"] = float(max(BASIS * k, Settings.density_steps + 1) * problem.space.size * item)
     costs["free_bytes"] = float(free_memory(problem.device))
     graphs = costs.get("graph_bytes", 0.0)
     fits = costs["basis_bytes"] + graphs < costs["free_bytes"] / 2

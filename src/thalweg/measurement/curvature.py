@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thalweg.analysis.agreement import agreement_row
 from thalweg.analysis.approximation import SOURCES
@@ -23,7 +25,7 @@ from thalweg.measurement.base import Measurement
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
 from thalweg.recording.record import Window
-from thalweg.solvers.density import Average, SpectralDensity, spectral_density
+from thalweg.solvers.density import SpectralDensity, spectral_density
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
 from thalweg.trials.price import usual_seconds
 
@@ -33,8 +35,17 @@ GRID = 241
 LEVELS = 61
 """Levels above and below which eigenvalues are counted."""
 
+LEAST = 1e-4
+"""Share of the largest eigenvalue at which levels begin."""
+
 STIFF = 0.01
-"""Share of the largest eigenvalue from which one is counted as stiff."""
+"""Share of the largest eigenvalue from which eigenvalues are told in words."""
+
+SURE = 4.0
+"""How far apart the bounds of a number may lie, as a ratio, for it to be told in words."""
+
+ROUNDING = 1e-5
+"""Of the largest magnitude: what a negative eigenvalue must have to be told from a zero in float32."""
 
 TRACKED = ("persistence", "threshold", "of_threshold", "participation", "layer", "layer_share")
 """What a stage keeps of its row in a table of `track_curvature`."""
@@ -130,48 +141,55 @@ def density(m: Measurement, there: Problem, graphs: GradientGraphs) -> dict[str,
                 progress=m.progress,
             )
     except InputError as error:
-        return {"reason": str(error)}
+        return {"absent": "refused", "reason": str(error)}
     m.costs.products += found.matvecs
-    width, size = found.resolution, there.space.size
-    if not width > 0 or not found.largest > 0:
-        return {"reason": "no eigenvalue is positive, or all are the same"}
+    width, size, largest = found.resolution, there.space.size, found.largest
+    if not width > 0 or not largest > 0:
+        return {"absent": "no_spread"}
     room = width * math.sqrt(2 * math.log(max(10 * size, 10)))
-    grid = torch.linspace(found.smallest - room, found.largest + room, GRID, dtype=torch.float64)
+    grid = torch.linspace(found.smallest - room, largest + room, GRID, dtype=torch.float64)
     near, unit = found.density(grid, width), size * width * math.sqrt(2 * math.pi)
-    least = 1.1 * _resolved(found)
-    levels = torch.logspace(math.log10(least), math.log10(found.largest), LEVELS, dtype=torch.float64)
-    stiff = max(STIFF * found.largest, least)
+    least = min(max(_next_to_bulk(found), LEAST * largest), largest / 2)
+    levels = torch.logspace(math.log10(least), math.log10(largest), LEVELS, dtype=torch.float64)[:-1]
+    above, below = _counted(found, levels, size), _counted(_mirrored(found), levels, size)
+    told = [n for n, (low, high) in enumerate(zip(above["low"], above["high"], strict=True)) if high <= SURE * low]
+    wanted = [n for n in told if float(levels[n]) >= STIFF * largest]
+    stiff = wanted[0] if wanted else told[-1] if told else None
     return {
         "grid": grid.tolist(),
         "width": width,
-        **_counted("near", near, unit),
+        "near": (near.value * unit).tolist(),
+        "near_error": (near.error * unit).tolist(),
         "levels": levels.tolist(),
-        **_counted("above", found.average(lambda nodes: (nodes > levels[:, None, None]).double()), size),
-        **_counted("below", found.average(lambda nodes: (nodes < -levels[:, None, None]).double()), size),
-        "stiff_level": stiff,
-        **_counted("stiff", found.average(lambda nodes: (nodes > stiff).double()), size),
-        **_counted("negative", found.average(lambda nodes: (nodes < -least).double()), size),
+        "above": above,
+        "below": below,
+        "stiff": stiff,
+        "clearly_negative": found.smallest < -ROUNDING * float(found.nodes.abs().max()),
         "smallest": found.smallest,
-        "largest": found.largest,
+        "largest": largest,
         "probes": len(found.nodes),
         "steps": found.nodes.shape[1],
         "matvecs": found.matvecs,
     }
 
 
-def _resolved(found: SpectralDensity) -> float:
-    """The least magnitude at which eigenvalues can be counted: that of the nodes next to the one of the bulk.
-
-    The heaviest node of a probe stands for all eigenvalues around it, of either sign.
-    """
+def _next_to_bulk(found: SpectralDensity) -> float:
+    """The magnitude of the nodes next to the heaviest one, which stands for all eigenvalues around it."""
     magnitudes = found.nodes.abs().clone()
     magnitudes[torch.arange(len(magnitudes)), found.weights.argmax(dim=1)] = math.inf
-    return min(float(magnitudes.min(dim=1).values.max()), found.largest / 2)
+    return float(magnitudes.min(dim=1).values.max())
 
 
-def _counted(name: str, average: Average, unit: float) -> dict[str, Any]:
-    """An average as a number of eigenvalues, with its standard error."""
-    return {name: (average.value * unit).tolist(), f"{name}_error": (average.error * unit).tolist()}
+def _mirrored(found: SpectralDensity) -> SpectralDensity:
+    return replace(found, nodes=-found.nodes.flip(-1), weights=found.weights.flip(-1))
+
+
+def _counted(found: SpectralDensity, levels: Tensor, size: int) -> dict[str, list[float]]:
+    """Eigenvalues above each level, and between what their number lies, two standard errors of the probes included."""
+    own, least, most = found.share_above(levels)
+    low, high = (least.value - 2 * least.error).clamp(min=0.0), (most.value + 2 * most.error).clamp(max=1.0)
+    counts = {"count": own.value, "low": low, "high": high}
+    return {name: (share * size).tolist() for name, share in counts.items()}
 
 
 def losses(m: Measurement, there: Problem) -> dict[str, Any]:

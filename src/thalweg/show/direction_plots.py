@@ -28,7 +28,7 @@ def drift_speeds(axes: Axes, speeds: Mapping[str, Any], words: Words) -> None:
         words: the language of the labels.
     """
     clock, values = speeds["clock"], speeds["values"]
-    axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
+    style.reference(axes, 0)
     for fit in speeds["fits"]:
         axes.plot(
             speeds["ticks"],
@@ -80,7 +80,7 @@ def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) ->
         changes = words.plain("plot.loss_change"), [numbers.number(value) for value in change]
         style.tell(marks, across, changes, words.plain(f"ahead.{key}"))
         shown += change if mark else []
-    axes.axhline(0, color=colour("chance"), linewidth=0.8, zorder=1)
+    style.reference(axes, 0)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(steps))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -143,7 +143,7 @@ def approximation(axes: Axes, data: Mapping[str, Sequence[Mapping[str, Any]]], k
         across = words.plain("plot.components"), [numbers.count(number) for number in x]
         style.tell(marks, across, ("", [numbers.percent(share) for share in y]), words.plain(f"source.{source}"))
     axes.set_ylim(-0.03, 1.05 * most)
-    axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
+    style.reference(axes, 1)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     style.percent(axes.yaxis)
     axes.set_xlabel(words.plain("plot.components"), color=colour("muted"))
@@ -230,7 +230,7 @@ def tracking(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> Non
             across = words.plain("plot.step"), [numbers.count(step) for step in x]
             label = words.plain("tracking.key.threshold" if key == "of_threshold" else "tracking.key.persistence")
             style.tell(marks, across, ("", [numbers.percent(share) for share in y]), label)
-    axes.axhline(1.0, color=colour("chance"), linewidth=0.8, zorder=1)
+    style.reference(axes, 1)
     axes.set_ylim(-0.03, 1.06 * most)
     style.percent(axes.yaxis)
     style.step_axis(axes, steps, words.plain("plot.step"))

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from thalweg.errors import InputError, nearest
 from thalweg.runs import write_atomically
-from thalweg.show import svg
+from thalweg.show import style, svg
 from thalweg.show.messages import Words
 from thalweg.show.palette import HUES, colour, tint
 from thalweg.show.report import load_analysis
@@ -103,6 +103,8 @@ def save_figures(
         raise InputError(f"there is no format {kind!r}; choose from {', '.join(FORMATS)}")
     words = Words(language)
     chosen = _chosen(load_analysis(run), words, names)
+    if not chosen:
+        raise InputError(f"{run} has no figure; run: thalweg analyse {run} --task TASK")
     target = Path(run) / "figures" if folder is None else Path(folder)
     settings = _settings(words, kind)
     target.mkdir(parents=True, exist_ok=True)
@@ -112,11 +114,6 @@ def save_figures(
         write_atomically(path, _bytes(_drawn(section, settings), kind, settings))
         paths.append(path)
     return paths
-
-
-def figure_names(analysis: Mapping[str, Any]) -> list[str]:
-    """Which figures there are of an analysis."""
-    return [section.name for section in sections(analysis, Words("en")) if section.pictures]
 
 
 def _chosen(analysis: Mapping[str, Any], words: Words, names: Sequence[str]) -> list[Section]:
@@ -159,6 +156,9 @@ def _drawn(section: Section, settings: Mapping[Any, Any]) -> Figure:
                 _panel(drawn, picture, place * WIDTH, bottom, tall, across * WIDTH, height)
         for place, column in enumerate(columns):
             _legend(drawn, column, place / across, below / height)
+    for part in drawn.findobj():
+        if (part.get_gid() or "").startswith((style.TIPS, style.FRAME)):
+            part.set_gid(None)  # what the page's script asks for
     return drawn
 
 

@@ -256,7 +256,7 @@ def heat_map(axes: Axes, squared: Sequence[Sequence[float]], words: Words, colum
         across = words.plain("plot.of_source", source=words.plain(f"source.{columns}")), [str(x) for x in columns_at]
         shares = "", [numbers.percent(value) for value in row]
         style.tell(
-            style.unseen(axes, columns_at, [y] * width),
+            style.unseen(axes, columns_at, [y] * width, "eigenvectors"),
             across,
             shares,
             f"{words.plain('plot.eigenvector_number')}: {y}",

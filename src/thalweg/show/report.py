@@ -1,8 +1,8 @@
 """The report: one self-contained HTML file for each language.
 
 It reads only what `analyse` stored, imports no user code and sends no request. Everything from the run is escaped; the
-content security policy allows exactly one style sheet and one script (which sorts tables), by their hashes, and nothing
-else.
+content security policy allows exactly one style sheet and one script (which sorts tables and lets pictures answer), by
+their hashes, and nothing else.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
         others: languages that stand beside it as files of their own, to link to.
     """
     words, found = Words(language), decision(analysis)
+    folder = (analysis.get("run") or {}).get("folder")
     style, code = style_sheet(), script()
     return (
         environment()
@@ -108,7 +109,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
             policy=policy(style, code),
             title=words.plain("page.title", run=run_title(analysis)),
             run_title=run_title(analysis),
-            run_folder=shlex.quote(clean(str(analysis["run"]["folder"]))) if analysis.get("run") else "",
+            run_folder=shlex.quote(clean(str(folder))) if folder else "",
             facts=_facts(analysis, words),
             notices=_notices(analysis, words),
             page=page(analysis, found, words),

@@ -131,6 +131,13 @@ def tell(marks: Artist, across: tuple[str, Sequence[str]], up: tuple[str, Sequen
     marks.set_gid(TIPS + json.dumps(texts, ensure_ascii=False))
 
 
-def unseen(axes: Axes, x: Sequence[float], y: Sequence[float]) -> Artist:
-    """Marks that nobody sees, to `tell` something of a curve or a field without marks."""
-    return axes.plot(x, y, "o", color=colour("ink"), markersize=1, alpha=0, zorder=9)[0]
+def unseen(axes: Axes, x: Sequence[float], y: Sequence[float], hue: str) -> Artist:
+    """Marks that nobody sees, to `tell` something of a curve or a field of that hue without marks."""
+    return axes.plot(x, y, "o", color=colour(hue), markersize=1, alpha=0, zorder=9)[0]
+
+
+def reference(axes: Axes, at: float, which: Literal["x", "y"] = "y", dashed: bool = False) -> None:
+    """A line that belongs to the axes, not to the data: zero, or a whole."""
+    draw = axes.axhline if which == "y" else axes.axvline
+    line: Any = (0, (4, 3)) if dashed else "-"
+    draw(at, color=colour("chance"), linewidth=1.2 if dashed else 0.8, linestyle=line, zorder=1).set_gid(FRAME)

@@ -28,7 +28,7 @@ def leads(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
         rows: `label`, `lead`, `low`, `high` (shares of the start's loss) and `must`.
         words: the language of the labels.
     """
-    axes.axvline(0, color=colour("chance"), linewidth=0.9, zorder=1)
+    style.reference(axes, 0, "x")
     for place, row in enumerate(rows):
         hue = colour("ink") if row["must"] else colour("muted")
         axes.plot([row["low"], row["high"]], [place, place], color=hue, linewidth=1.8, zorder=2)
@@ -63,7 +63,8 @@ def losses(axes: Axes, curves: Sequence[Mapping[str, Any]], arms: Sequence[str],
         axes.plot(curve["steps"], curve["loss"], **KINDS[kind])
         across = words.plain("plot.trial_step"), [numbers.count(step) for step in curve["steps"]]
         losses = words.plain("plot.held_out"), [numbers.number(loss) for loss in curve["loss"]]
-        style.tell(style.unseen(axes, curve["steps"], curve["loss"]), across, losses, curve["arm"])
+        hue = {"incumbent": "ink", "arm": "eigenvectors"}.get(kind, "chance")
+        style.tell(style.unseen(axes, curve["steps"], curve["loss"], hue), across, losses, curve["arm"])
     axes.margins(x=0.03, y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -39,12 +39,12 @@ def cross_sections(
         values = [math.nan if loss is None else loss for loss in losses or ()]
         axes.plot(distances, values, color=colour(HUES[name]), linewidth=1.8, linestyle=DASHES.get(name, "-"))
         known = [(x, value) for x, value in zip(distances, values, strict=True) if math.isfinite(value)]
-        marks = style.unseen(axes, *zip(*known, strict=True)) if known else None
-        if marks is not None:
-            across = words.plain("plot.distance"), [numbers.number(x) for x, _ in known]
-            losses_told = words.plain("plot.loss"), [numbers.number(value) for _, value in known]
-            style.tell(marks, across, losses_told, words.plain(f"valley.{name}"))
-    axes.axvline(0, color=colour("grid"), linewidth=0.8, zorder=1)
+        if known:
+            x, y = zip(*known, strict=True)
+            across = words.plain("plot.distance"), [numbers.number(value) for value in x]
+            told = words.plain("plot.loss"), [numbers.number(value) for value in y]
+            style.tell(style.unseen(axes, x, y, HUES[name]), across, told, words.plain(f"valley.{name}"))
+    style.reference(axes, 0, "x")
     seen = [loss for losses in shown.values() for loss in losses or () if loss is not None]
     style.measure(axes, "y", seen)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

@@ -138,6 +138,37 @@ class SpectralDensity(Tabular):
         width = self._width(width)
         return self._on(grid, lambda away: torch.special.ndtr(away / width))
 
+    def share_above(self, levels: Tensor) -> tuple[Average, Average, Average]:
+        """The share of eigenvalues above each level, and between what it must lie.
+
+        For a level between neighbouring nodes, `θ_j ≤ x < θ_j+1`, the mass above it lies between the weights of the
+        nodes beyond θ_j+1 and those from θ_j on (Chebyshev, Markov and Stieltjes; G. Szegő, *Orthogonal Polynomials*,
+        1939, §3.41). That holds for each probe. The errors are what the draw of the probes leaves open: of n out of P
+        eigenvalues a uniform unit vector holds a share with the variance `2n(P − n) / P²(P + 2)`; three probes would
+        tell it badly by their own spread.
+
+        Args:
+            levels: `(n,)`.
+
+        Returns:
+            The quadrature's own share (weights of the nodes beyond the level), the least and the most it can be, each
+            `(n,)`.
+        """
+        points = torch.as_tensor(levels, dtype=torch.float64, device="cpu").reshape(-1)
+        tails = self.weights.flip(-1).cumsum(-1).flip(-1)
+        tails = torch.nn.functional.pad(tails, (1, 2))  # from one before the first node to one beyond the last
+        tails[:, 0] = 1.0
+        first = torch.searchsorted(self.nodes, points.expand(len(self.nodes), -1).contiguous(), right=True)
+        found = (torch.gather(tails, 1, first + shift) for shift in (1, 2, 0))
+        own, least, most = (self._drawn(one.mean(0)) for one in found)
+        return own, least, most
+
+    def _drawn(self, share: Tensor) -> Average:
+        """A share with the error that the draw of the probes gives it; that of one eigenvalue at the least."""
+        counted = (share * self.size).clamp(1.0, max(self.size - 1.0, 1.0))
+        variance = 2 * counted * (self.size - counted) / (self.size**2 * (self.size + 2) * len(self.nodes))
+        return Average(share, variance.clamp(min=0.0).sqrt())
+
     def negative_mass(self, below: float | None = None) -> Average:
         """The share of eigenvalues below a threshold.
 

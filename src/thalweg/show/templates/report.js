@@ -58,7 +58,7 @@
   tip.setAttribute("aria-hidden", "true");
   for (const plot of document.querySelectorAll("svg.plot")) {
     const marks = [...plot.querySelectorAll("[data-tip]")];
-    plot.addEventListener("pointermove", (event) => {
+    const say = (event) => {
       let best = null, least = reach;
       for (const mark of marks) {
         const box = mark.getBoundingClientRect();
@@ -74,8 +74,10 @@
       const width = document.documentElement.clientWidth, size = tip.getBoundingClientRect();
       tip.style.left = `${Math.max(8, Math.min(best.x - size.width / 2, width - size.width - 8))}px`;
       tip.style.top = `${best.y > size.height + 20 ? best.y - size.height - 12 : best.y + 14}px`;
-    });
-    plot.addEventListener("pointerleave", () => { tip.hidden = true; });
+    };
+    plot.addEventListener("pointermove", say);
+    plot.addEventListener("pointerdown", say);  // a finger does not move before it taps
+    plot.addEventListener("pointerleave", (event) => { tip.hidden = event.pointerType !== "touch" || tip.hidden; });
   }
 
   // Opens a picture in the whole window, where a wheel, a drag or a key changes what is seen of it.
@@ -100,6 +102,15 @@
     const [x, y, width, height] = box();
     view([x - right * width, y - down * height, width, height]);
   }
+  // What a place or a way on the screen is in the picture, which need not fill its element.
+  function inside(event) {
+    const scale = shown.plot.getScreenCTM(), [x, y, width, height] = box();
+    const at = [(event.clientX - scale.e) / scale.a, (event.clientY - scale.f) / scale.d];
+    return {
+      across: (at[0] - x) / width, up: (at[1] - y) / height,
+      right: event.movementX / scale.a / width, down: event.movementY / scale.d / height,
+    };
+  }
   pressable("", bar, "+", said.closer, () => zoom(0.7));
   pressable("", bar, "−", said.farther, () => zoom(1 / 0.7));
   pressable("", bar, "1:1", said.whole, () => view(shown.whole));
@@ -113,6 +124,7 @@
     shown = null;
   });
   stage.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const moves = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
     if (event.key === "+" || event.key === "-") zoom(event.key === "+" ? 0.7 : 1 / 0.7);
     else if (event.key === "0") view(shown.whole);
@@ -121,14 +133,15 @@
     event.preventDefault();
   });
   stage.addEventListener("wheel", (event) => {
-    const area = shown.plot.getBoundingClientRect();
+    if (!event.deltaY || !event.target.closest("svg.plot")) return;
     event.preventDefault();
-    zoom(event.deltaY < 0 ? 0.85 : 1 / 0.85, (event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height);
+    const { across, up } = inside(event);
+    zoom(event.deltaY < 0 ? 0.85 : 1 / 0.85, across, up);
   }, { passive: false });
   stage.addEventListener("pointermove", (event) => {
-    if (event.buttons !== 1 || !event.target.closest("svg.plot")) return;
-    const area = shown.plot.getBoundingClientRect();
-    drag(event.movementX / area.width, event.movementY / area.height);
+    if (event.buttons !== 1 || !event.isPrimary || !event.target.closest("svg.plot")) return;
+    const { right, down } = inside(event);
+    drag(right, down);
   });
   document.body.append(stage);
   for (const panel of document.querySelectorAll(".panel")) {
