@@ -31,6 +31,11 @@ from .measurement.base import Settings
 from .operators.base import FunctionOperator, Operator, matrix_operator
 from .operators.differences import FiniteDifferenceHessian, HessianCheck
 from .problem import Problem
+from .protect.guard import Guard, guard
+from .protect.knowledge import Knowledge
+from .protect.price import Price, guard_price
+from .protect.remember import remember
+from .protect.transfer import Transfer, transfer
 from .recording import Recorder, Trajectory, open_run, watch
 from .show.figures import figure
 from .show.report import report
@@ -57,10 +62,12 @@ __all__ = [
     "Drift",
     "FiniteDifferenceHessian",
     "FunctionOperator",
+    "Guard",
     "Halves",
     "HeldOut",
     "HessianCheck",
     "InputError",
+    "Knowledge",
     "Loss",
     "MissingExtraError",
     "NoSecondDerivativeError",
@@ -69,6 +76,7 @@ __all__ = [
     "Operator",
     "Overlap",
     "ParameterSpace",
+    "Price",
     "Problem",
     "Recorder",
     "Rows",
@@ -82,6 +90,7 @@ __all__ = [
     "ThalwegError",
     "TraceEstimate",
     "Trajectory",
+    "Transfer",
     "TrialResult",
     "Way",
     "__version__",
@@ -95,6 +104,8 @@ __all__ = [
     "eigenpairs",
     "figure",
     "gradient_pca",
+    "guard",
+    "guard_price",
     "halves",
     "held_out_spectrum",
     "hessian_from",
@@ -110,12 +121,14 @@ __all__ = [
     "rank_directions",
     "rank_layers",
     "relative_sharpness",
+    "remember",
     "report",
     "robustness",
     "singular_curvature",
     "spectral_density",
     "trace",
     "track_curvature",
+    "transfer",
     "trial",
     "update_pca",
     "watch",

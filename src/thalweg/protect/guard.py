@@ -1,0 +1,331 @@
+"""`guard`: every step of an optimizer, changed so that what is remembered stays in place."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from thalweg.directions import Directions
+from thalweg.errors import InputError
+from thalweg.protect.knowledge import Knowledge
+from thalweg.protect.remember import direction_shield
+from thalweg.protect.shields import Shield, working
+from thalweg.recording.optimizers import skipped, unwrap
+from thalweg.space import Parameter, ParameterSpace, owner, plain_name, unwrapped
+
+What = Knowledge | Directions | str | Path
+"""What can be protected."""
+
+STRENGTH = 10.0
+OFTEN = 10
+"""The step size of an adaptive optimizer is measured in every step at first, then in one of so many."""
+
+_GUARDED: weakref.WeakKeyDictionary[Optimizer, Guard] = weakref.WeakKeyDictionary()
+
+
+class Guard:
+    """A guard at work; `remove()` ends it, and so does leaving it as a context.
+
+    Attributes:
+        shields: what is protected.
+        strength: λ.
+        steps: optimizer steps guarded so far.
+        seconds: spent on them.
+    """
+
+    def __init__(
+        self, optimizers: Sequence[Optimizer], named: Mapping[str, Tensor], shields: Sequence[Shield], strength: float,
+        every: int,
+    ) -> None:  # fmt: skip
+        self.shields = tuple(shields)
+        self.strength, self.every = strength, every
+        self.steps, self.seconds = 0, 0.0
+        names = dict.fromkeys(name for shield in self.shields for name in shield.names)
+        self._tensors = {name: named[name] for name in names}
+        self._home = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+        self._groups = {name: _group_of(optimizers, tensor) for name, tensor in self._tensors.items()}
+        self._rates: dict[int, list[float]] = {}
+        self._before: dict[str, Tensor] = {}
+        last = optimizers[-1]
+        self._handles = [last.register_step_post_hook(_quietly(self._after))]
+        for optimizer in optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(_quietly(self._ahead)))
+            _GUARDED[optimizer] = self
+        self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(sorted({shield.kind for shield in self.shields}))
+        return f"Guard({kinds}, {len(self._tensors)} parameters, strength {self.strength:g}, {self.steps} steps)"
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """End the protection; the weights stay as they are."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for reference in self._optimizers:
+            optimizer = reference()
+            if optimizer is not None and _GUARDED.get(optimizer) is self:
+                del _GUARDED[optimizer]
+
+    # -- the steps ---------------------------------------------------------------------------------------------
+
+    def _ahead(self, optimizer: Optimizer) -> None:
+        """Before a step: what an adaptive optimizer's step size is measured against, where that is due."""
+        if self.steps >= OFTEN and self.steps % OFTEN:
+            return
+        for name, tensor in self._tensors.items():
+            group = self._groups[name]
+            if group.optimizer() is optimizer and group.rate is None:
+                self._before[name] = tensor.detach().clone()
+
+    def _after(self, optimizer: Optimizer) -> None:
+        if skipped(optimizer):
+            return
+        begun = time.perf_counter()
+        self._measure()
+        self.steps += 1
+        if self.steps % self.every == 0:
+            self._shrink()
+        self.seconds += time.perf_counter() - begun
+
+    def _measure(self) -> None:
+        """The step size of each group: length of its step over length of its gradient, smoothed."""
+        sums: dict[int, list[float]] = {}
+        for name, before in self._before.items():
+            tensor = self._tensors[name]
+            if tensor.grad is None:
+                continue
+            gradient = tensor.grad.coalesce().values() if tensor.grad.is_sparse else tensor.grad
+            own = sums.setdefault(id(self._groups[name].settings), [0.0, 0.0])
+            own[0] += float((tensor.detach() - before).double().square().sum())
+            own[1] += float(gradient.double().square().sum())
+        self._before.clear()
+        for key, now in sums.items():
+            if now[1] > 0 and all(math.isfinite(value) for value in now):
+                old = self._rates.get(key, now)
+                self._rates[key] = [0.9 * past + 0.1 * new for past, new in zip(old, now, strict=True)]
+
+    def _rate(self, name: str) -> float:
+        group = self._groups[name]
+        if group.rate is not None:
+            return group.rate
+        step, gradient = self._rates.get(id(group.settings), (0.0, 1.0))
+        return math.sqrt(step / gradient)
+
+    @torch.no_grad()
+    def _shrink(self) -> None:
+        for shield in self.shields:
+            moved = {name: self._moved(name) for name in shield.names}
+            rate = max(self._rate(name) for name in shield.names)
+            tau = math.inf if math.isinf(self.strength) else self.strength * rate * self.every
+            kept = shield.shrink(moved, tau)
+            if not math.isfinite(float(torch.stack([new.sum() for new in kept.values()]).sum())):
+                self._not_finite(moved)
+            for name, new in kept.items():
+                self._tensors[name].copy_(self._home[name].to(new.dtype) + new)
+
+    def _moved(self, name: str) -> Tensor:
+        tensor, home = self._tensors[name].detach(), self._home[name]
+        exact = working(tensor.dtype)
+        return tensor.to(exact) - home.to(exact)
+
+    def _not_finite(self, moved: Mapping[str, Tensor]) -> None:
+        name = next((name for name, step in moved.items() if not bool(torch.isfinite(step).all())), next(iter(moved)))
+        raise InputError(
+            f"the step to {name!r} at step {self.steps} is not finite: the new task's loss or its step size is to "
+            "blame, not the protection. The guard has changed nothing in it; take a smaller step size"
+        )
+
+
+def guard(
+    optimizer: Optimizer | Sequence[Optimizer],
+    what: What | Sequence[What],
+    *,
+    model: nn.Module | None = None,
+    strength: float = STRENGTH,
+    every: int = 1,
+    moved: bool = False,
+) -> Guard:
+    """Protect what was learned while something else is learned, with any torch optimizer.
+
+    ```python
+    knowledge = thalweg.remember(old_problem, "old-task.safetensors")
+    ...
+    with thalweg.guard(optimizer, "old-task.safetensors", model=model):
+        train(model, optimizer, new_data)
+    ```
+
+    After each `optimizer.step()` the whole displacement of the weights since here, with momentum, preconditioning and
+    weight decay in it, is shrunk: to nothing along what is hard, by a penalty taken implicitly along the rest
+    (`thalweg.protect.shields`). Memory: what is known, and one copy of the protected weights.
+
+    Args:
+        optimizer: the one whose steps train, or several in the order in which they step.
+        what: knowledge, its file, or directions (hard, or soft along the `values` they have); several of them.
+        model: the model; only needed where the optimizer's parameters cannot be told by order, names or shapes.
+        strength: λ of the soft part, against a loss that is a mean over samples; infinity makes it hard.
+        every: guard in one of so many steps, all displacement since then at once; cheaper, and looser in between.
+        moved: protect around the present weights, though they are not those that were remembered.
+
+    Raises:
+        InputError: if the knowledge is of another model or of other weights, an optimizer is guarded already, or an
+            argument cannot be worked with; later, if a step is not finite.
+        RunError: if a file cannot be read.
+    """
+    optimizers = unwrap(optimizer)
+    if not optimizers:
+        raise InputError("optimizer=None cannot be guarded; give the optimizer whose step() trains")
+    if any(one in _GUARDED for one in optimizers):
+        raise InputError(
+            "this optimizer is guarded already; give everything at once, guard(optimizer, [one, other]), or end the "
+            "first guard with its remove()"
+        )
+    if not strength >= 0 or every < 1:
+        raise InputError(f"strength={strength}, every={every}: give a strength of 0 or more, and every=1 or more")
+    given: list[What] = list(what) if isinstance(what, (list, tuple)) else [what]  # type: ignore[list-item]
+    if not given:
+        raise InputError("nothing to protect was given; give knowledge, its file, or directions")
+    shields: list[Shield] = []
+    named: dict[str, Tensor] = {}
+    for one in given:
+        loaded = one if isinstance(one, (Knowledge, Directions)) else Knowledge.load(one)
+        space = loaded.space if isinstance(loaded, Knowledge) else _space_of(loaded, optimizers, model)
+        found = tensors_of(space, optimizers, model)
+        if isinstance(loaded, Knowledge):
+            if not moved:
+                loaded.check_weights(found)
+            shields += loaded.shields
+        else:
+            shields.append(direction_shield(loaded, space))
+        named |= found
+    _check_shared(shields)
+    ready = [shield.to(named[shield.names[0]]) for shield in shields]
+    protecting = Guard(optimizers, named, ready, strength, every)
+    logging.getLogger("thalweg").info("%r", protecting)
+    return protecting
+
+
+def tensors_of(space: ParameterSpace, optimizers: Sequence[Optimizer], model: nn.Module | None) -> dict[str, Tensor]:
+    """The tensors of a space by name: of the model, or out of the optimizers by their names or by shapes in order.
+
+    Raises:
+        InputError: if they cannot be told, or the optimizers do not train one of them.
+    """
+    if model is not None:
+        every: dict[str, Tensor] = {
+            plain_name(n): p for n, p in unwrapped(model).named_parameters(remove_duplicate=False)
+        }
+        found = {name: every[name] for name in space.names if name in every}
+        missing = [name for name in space.names if name not in every]
+        if missing:
+            raise InputError(
+                f"the model has no parameter {missing[0]!r}, which is remembered; this is knowledge of another model"
+            )
+    else:
+        found = _by_optimizer(space, optimizers)
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for name, tensor in found.items():
+        if id(tensor) not in held:
+            raise InputError(
+                f"the optimizer does not train {name!r}, so there is nothing to guard; leave it out with layers="
+            )
+    return found
+
+
+def _by_optimizer(space: ParameterSpace, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    named = {
+        plain_name(name): tensor
+        for group in groups
+        for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
+    }
+    if all(name in named for name in space.names):
+        return {name: named[name] for name in space.names}
+    flat = [tensor for group in groups for tensor in group["params"] if tensor.requires_grad]
+    shapes = [parameter.shape for parameter in space.parameters]
+    if len(groups) == 1 and [tuple(tensor.shape) for tensor in flat] == shapes:
+        return dict(zip(space.names, flat, strict=True))
+    raise InputError(
+        f"which of the optimizer's {len(flat)} parameters are the {len(shapes)} that are remembered cannot be told "
+        "from the optimizer alone; give guard(..., model=model)"
+    )
+
+
+def _space_of(directions: Directions, optimizers: Sequence[Optimizer], model: nn.Module | None) -> ParameterSpace:
+    if directions.space is not None:
+        return directions.space
+    if model is not None:
+        return ParameterSpace.of(unwrapped(model))
+    parameters: list[Parameter] = []
+    offset = 0
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        for tensor in group["params"]:
+            name = f"parameter.{len(parameters)}"
+            parameters.append(Parameter(name, tuple(tensor.shape), offset, owner(name)))
+            offset += parameters[-1].size
+    return ParameterSpace(tuple(parameters))
+
+
+def _check_shared(shields: Sequence[Shield]) -> None:
+    """One after the other, two shields of the same parameters would be no penalty that anybody could name."""
+    owners: dict[str, str] = {}
+    for shield in shields:
+        for name in shield.names:
+            if name in owners and {owners[name], shield.kind} != {"directions"}:
+                raise InputError(
+                    f"{name!r} is protected twice, as {owners[name]} and as {shield.kind}; merge knowledge with "
+                    "remember(..., earlier=...), and give directions for other layers"
+                )
+            owners[name] = shield.kind
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A parameter group and the optimizer that steps it."""
+
+    optimizer: weakref.ref[Optimizer]
+    settings: Mapping[str, Any]
+
+    @property
+    def rate(self) -> float | None:
+        """The step size of SGD, with what momentum makes of it; None for what has to be measured."""
+        if type(self.optimizer()) is not torch.optim.SGD:
+            return None
+        momentum, damped = float(self.settings["momentum"]), float(self.settings["dampening"])
+        return float(self.settings["lr"]) * (1 - damped * (momentum > 0)) / max(1 - momentum, 1e-3)
+
+
+def _group_of(optimizers: Sequence[Optimizer], tensor: Tensor) -> _Group:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if any(tensor is p for p in group["params"]):
+                return _Group(weakref.ref(optimizer), group)
+    raise AssertionError("checked before")
+
+
+def _quietly(work: Any) -> Any:
+    """A hook that takes what torch gives hooks and returns nothing."""
+
+    def hook(optimizer: Optimizer, arguments: Any, keywords: Any) -> None:
+        work(optimizer)
+
+    return hook
