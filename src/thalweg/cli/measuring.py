@@ -154,3 +154,26 @@ def claims(
     board = run_study(out, quick, None if tasks is None else tasks.split(","), speaker(quiet))
     files = write_page(board, out, "quick" if quick else "study", own_command())
     show_result({**board, "files": [str(path) for path in files]}, as_json, scoreboard_text)
+
+
+@app.command()
+def forget(
+    out: Annotated[Path, typer.Option(help="The study's folder; what is in it is not run again.")] = Path("out/forget"),
+    streams: Annotated[str | None, typer.Option(help="permuted, rotated, split, with commas.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Some of the methods only, with commas.")] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of the result.", min=2)] = 5,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put claim C8 to the test: how much of earlier tasks is kept over streams of tasks, beside other methods."""
+    from thalweg.cli.text import forgetting_text
+    from thalweg.study.forgetting import study
+
+    board = study(
+        out,
+        None if streams is None else streams.split(","),
+        None if methods is None else methods.split(","),
+        range(seeds),
+        say=speaker(quiet),
+    )
+    show_result(board, as_json, forgetting_text)

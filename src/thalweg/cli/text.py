@@ -97,3 +97,19 @@ def _order(record: dict[str, Any], name: str) -> str:
     """A rank with its interval."""
     low, high = record[f"{name}_low"], record[f"{name}_high"]
     return str(record[name]) if low is None or low == high else f"{record[name]} ({low:.0f} to {high:.0f})"
+
+
+def forgetting_text(board: dict[str, Any]) -> str:
+    """The board of `thalweg forget`: for each stream a line for each method, the best first."""
+    lines = []
+    for kind, rows in board["streams"].items():
+        heads = "accuracy, backward transfer, learning; memory; time of a step"
+        lines.append(f"{kind}, {len(board['seeds'])} seeds: {heads}")
+        plain = next((row["step_seconds"] for row in rows if row["method"] == "none"), None)
+        for row in sorted(rows, key=lambda row: -row["accuracy"]):
+            figures = " ".join(
+                f"{row[key]:+.3f}±{row[f'{key}_half']:.3f}" for key in ("accuracy", "backward", "learning")
+            )
+            slower = f"{row['step_seconds'] / plain:.2f}x" if plain else f"{1000 * row['step_seconds']:.2f} ms"
+            lines.append(f"  {row['method']:<14} {figures}  {row['nbytes'] / 2**20:6.2f} MiB  {slower}")
+    return "\n".join(lines)

@@ -168,10 +168,11 @@ def guard(
     """Protect what was learned while something else is learned, with any torch optimizer.
 
     ```python
-    knowledge = thalweg.remember(old_problem, "old-task.safetensors")
-    ...
-    with thalweg.guard(optimizer, "old-task.safetensors", model=model):
-        train(model, optimizer, new_data)
+    thalweg.remember(old_problem, "old-task.safetensors")
+    ...                                  # months later, with the old weights loaded
+    protecting = thalweg.guard(optimizer, "old-task.safetensors", model=model)
+    ...                                  # the training loop on the new data, unchanged
+    protecting.remove()                  # or `with guard(...):`
     ```
 
     After each `optimizer.step()` the whole displacement of the weights since here, with momentum, preconditioning and
