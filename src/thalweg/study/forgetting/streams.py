@@ -77,19 +77,18 @@ class Lesson:
             lambda network, batch: self.outputs(network, batch[0]),
             lambda output, batch: functional.cross_entropy(output, batch[1]),
         )
-        inputs, labels = self.train
-        batches = [(inputs[n : n + 500], labels[n : n + 500]) for n in range(0, min(samples, len(labels)), 500)]
+        inputs, labels = (part[:samples] for part in self.train)
+        batches = [(inputs[n : n + 500], labels[n : n + 500]) for n in range(0, len(labels), 500)]
         return Problem(model, loss, batches)
 
 
-def stream(kind: str, seed: int, tasks: int | None = None, size: int = TRAIN) -> list[Lesson]:
+def stream(kind: str, seed: int, tasks: int | None = None) -> list[Lesson]:
     """The tasks of a stream in their order.
 
     Args:
         kind: "permuted", "rotated" or "split".
         seed: of pictures and permutations.
         tasks: the first so many; all unless given.
-        size: training pictures of each task.
 
     Raises:
         InputError: if there is no such stream, or Fashion-MNIST is not on this machine.
@@ -99,7 +98,7 @@ def stream(kind: str, seed: int, tasks: int | None = None, size: int = TRAIN) ->
     draw = torch.Generator().manual_seed(seed)
     lessons = []
     for number in range(tasks or KINDS[kind]):
-        parts = [_drawn("train", size + VALID, draw), _drawn("t10k", TEST, draw)]
+        parts = [_drawn("train", TRAIN + VALID, draw), _drawn("t10k", TEST, draw)]
         classes: tuple[int, ...] | None = None
         if kind == "permuted":
             order = torch.randperm(784, generator=draw) if number else torch.arange(784)
@@ -108,7 +107,7 @@ def stream(kind: str, seed: int, tasks: int | None = None, size: int = TRAIN) ->
             parts = [(_turned(inputs, TURN * number), labels) for inputs, labels in parts]
         else:
             classes = (2 * number, 2 * number + 1)
-            parts = [_of_classes(part, draw, classes, size + VALID) for part in ("train", "t10k")]
+            parts = [_of_classes(part, draw, classes, TRAIN + VALID) for part in ("train", "t10k")]
         (inputs, labels), test = parts
         cut = max(len(labels) - VALID, len(labels) * 3 // 4)
         lessons.append(Lesson((inputs[:cut], labels[:cut]), (inputs[cut:], labels[cut:]), test, classes))
