@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import thalweg as tw
 from thalweg.cli.text import forgetting_text
+from thalweg.show.forgetting import write_forgetting
 from thalweg.study import forgetting
 from thalweg.study.forgetting import FOLLOWS, GRIDS, RATES, interval, run_cell, settings_of, study
 from thalweg.study.forgetting import learners as rivals
@@ -233,6 +235,12 @@ def test_a_study_goes_on_where_it_was_and_says_what_it_found(tmp_path: Path, mon
     again = study(tmp_path, ["split"], ["none", "gpm"], range(3))
     assert len(ran) == 18
     assert again == board == json.loads((tmp_path / "forgetting.json").read_text())
+    page, picture = write_forgetting(board, tmp_path, "thalweg forget")
+    lines = page.read_text().splitlines()
+    (told,) = [line for line in lines if line.startswith("| GPM")]
+    assert f"| {rows['gpm']['accuracy']:.3f} ± {rows['gpm']['accuracy_half']:.3f} |" in told
+    assert "| 0.010 ± " in told
+    assert "GPM" in "".join(ElementTree.parse(picture).getroot().itertext())
     text = forgetting_text(board)
     assert text.index("gpm") < text.index("none")
     with pytest.raises(tw.InputError, match="there is no 'gmp'; choose from 'gpm'"):

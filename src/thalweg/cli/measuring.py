@@ -167,6 +167,7 @@ def forget(
 ) -> None:
     """Put claim C8 to the test: how much of earlier tasks is kept over streams of tasks, beside other methods."""
     from thalweg.cli.text import forgetting_text
+    from thalweg.show.forgetting import write_forgetting
     from thalweg.study.forgetting import study
 
     board = study(
@@ -176,4 +177,5 @@ def forget(
         range(seeds),
         say=speaker(quiet),
     )
-    show_result(board, as_json, forgetting_text)
+    files = write_forgetting(board, out, own_command())
+    show_result({**board, "files": [str(path) for path in files]}, as_json, forgetting_text)
