@@ -38,6 +38,7 @@ SCRIPTS = (
     "trial_arms",
     "fine_tune",
     "first_minutes",
+    "guarding",
 )
 PARTS = (
     "about",

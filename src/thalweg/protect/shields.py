@@ -19,6 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -99,13 +100,14 @@ class KroneckerShield(Shield):
     curvature: Tensor
     hard: float
     kind: str = field(default="kronecker", init=False)
+    _factors: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The weight, and the bias if there is one."""
         return (self.weight, self.bias) if self.bias else (self.weight,)
 
-    @property
+    @cached_property
     def hard_count(self) -> int:
         """How many input directions are projected off: as few as hold the share `hard` of the energy."""
         if self.hard <= 0:
@@ -120,12 +122,18 @@ class KroneckerShield(Shield):
         inside = flat @ self.inputs
         kept, hard = inside.clone(), self.hard_count
         if hard < kept.shape[1]:
-            factor = _removed(self.curvature[:, hard:], tau)
-            soft = inside[:, hard:]
+            factor, soft = self._factor(tau), inside[:, hard:]
             turned = self.outputs.shape[0] > 0
             kept[:, hard:] = self.outputs @ (factor * (self.outputs.T @ soft)) if turned else factor * soft
         flat = torch.addmm(flat, kept, self.inputs.T, alpha=-1)
         return self._named(flat, weight.shape)
+
+    def _factor(self, tau: float) -> Tensor:
+        """What the soft part takes away, kept for the τ that was last asked for."""
+        if tau not in self._factors:
+            self._factors.clear()
+            self._factors[tau] = _removed(self.curvature[:, self.hard_count :], tau)
+        return self._factors[tau]
 
     def _matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         flat = weight.T if self.layout == "transposed" else weight.reshape(weight.shape[0], -1)
