@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from tests.protect.nets import LOSS, batches, convolution, perceptron, problem
-from thalweg.protect.shields import DiagonalShield, KroneckerShield
+from thalweg.protect.shields import DiagonalShield, DirectionShield, KroneckerShield
 
 
 def dense_fisher(found: tw.Problem, layer: str) -> Tensor:
@@ -132,6 +132,36 @@ def test_earlier_tasks_are_merged_in_the_space_of_one(tmp_path: Path) -> None:
         assert isinstance(true, KroneckerShield)
         assert float(merged.curvature.sum()) == pytest.approx(2 * float(true.curvature.sum()), rel=1e-4)
         assert torch.allclose(merged.energies, 2 * true.energies, rtol=1e-4)
+
+
+def test_directions_and_a_diagonal_beside_them_are_not_counted_twice() -> None:
+    model = perceptron()
+    found = problem(model)
+    pairs = tw.eigenpairs(found.fisher(), 4, tol=1e-8)
+    (shield,) = tw.remember(found, directions=pairs, diagonal=True).shields
+    assert isinstance(shield, DirectionShield)
+    operator = found.fisher()
+    fisher = torch.stack([operator.matvec(row) for row in torch.eye(operator.shape[0]).double()])
+    low = shield.vectors.double().T @ torch.diag(shield.values.double()) @ shield.vectors.double()
+    assert torch.allclose(low, pairs.vectors.T @ torch.diag(pairs.values) @ pairs.vectors, atol=1e-6)
+    whole = torch.diagonal(low) + shield.diagonal.double()
+    assert torch.allclose(whole, torch.diagonal(fisher), rtol=1e-3, atol=1e-6)  # F − VΛV is positive semi-definite
+    with pytest.raises(tw.InputError, match="goes with directions that have values"):
+        tw.remember(found, directions=tw.random_directions(found.space, 3), diagonal=True)
+
+
+def test_values_of_directions_that_are_not_orthogonal_mean_their_own_penalty() -> None:
+    rows = torch.randn(3, 119, generator=torch.Generator().manual_seed(0)).double()
+    values = torch.tensor([3.0, 1.0, 0.5]).double()
+    (shield,) = tw.remember(problem(perceptron()), directions=tw.Directions(rows, values)).shields
+    assert isinstance(shield, DirectionShield)
+    wanted = rows.T @ torch.diag(values) @ rows
+    assert torch.allclose(
+        shield.vectors.double().T @ torch.diag(shield.values.double()) @ shield.vectors.double(),
+        wanted,
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_layers_and_rank_bound_what_is_kept() -> None:

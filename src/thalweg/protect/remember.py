@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,7 +18,7 @@ from thalweg.protect.capture import Site, Source, captured, sites, source_of, sq
 from thalweg.protect.knowledge import Knowledge, prints_of
 from thalweg.protect.shields import DiagonalShield, DirectionShield, KroneckerShield, Shield, leading
 from thalweg.space import LayerChoice, ParameterSpace
-from thalweg.trials.ground import orthonormal
+from thalweg.trials.ground import orthonormal, refuse_whole_space
 
 Method = Literal["kronecker", "inputs", "diagonal"]
 
@@ -37,6 +38,7 @@ def remember(
     *,
     method: Method = "kronecker",
     directions: Directions | None = None,
+    diagonal: bool = False,
     layers: LayerChoice | None = None,
     hard: float = 0.9,
     rank: int | None = None,
@@ -56,6 +58,8 @@ def remember(
             What is no linear map (norms, embeddings, layers of more than 4,096 inputs) is taken number by number.
         directions: across layers, such as top Hessian eigenvectors or principal components, in the place of `method`:
             softly along their `values` where they have some, else hard.
+        diagonal: beside directions with values: what each number has beyond them, so that the penalty is that of a
+            diagonal and a low rank together.
         layers: which layers are protected; all unless given. A head that the new task replaces is left out here.
         hard: share of the inputs' energy whose leading part is projected off; 0 for none.
         rank: input directions kept for each layer, at the most.
@@ -80,6 +84,11 @@ def remember(
     if directions is not None:
         shields: list[Shield] = [direction_shield(directions, space)]
         about = {"method": "directions", "label": directions.label, "k": len(directions)}
+        if diagonal:
+            source = source_of(problem)
+            each = _measured(problem, space, layers, "diagonal", hard, rank, samples, source, seed)
+            shields = [_beyond(direction_shield(directions, space), each)]
+            about |= {"method": "directions and diagonal", "gradients": source}
     else:
         source = source_of(problem)
         shields = _measured(problem, space, layers, method, hard, rank, samples, source, seed)
@@ -96,7 +105,7 @@ def remember(
     return found
 
 
-def direction_shield(directions: Directions, space: ParameterSpace, diagonal: Tensor | None = None) -> DirectionShield:
+def direction_shield(directions: Directions, space: ParameterSpace) -> DirectionShield:
     """Directions as a shield: soft along the values they have, else hard.
 
     Raises:
@@ -110,15 +119,30 @@ def direction_shield(directions: Directions, space: ParameterSpace, diagonal: Te
     if directions.space is not None:
         space.require_same(directions.space, repr(directions.label))
     values = directions.values
-    if values is not None:
-        curved = values > 0
-        if not bool(curved.any()):
-            raise InputError(f"{directions.label!r} has no positive value; along none of them the old loss rises")
-        directions = Directions(directions.vectors[curved], values[curved], label=directions.label)
-    straight = orthonormal(directions)
-    kept = torch.full((len(straight),), math.inf) if values is None else values[values > 0].float()
-    own = torch.empty(0) if diagonal is None else diagonal
-    return DirectionShield(space.parameters, straight.vectors.float(), kept, own)
+    if values is None:
+        straight = orthonormal(directions).vectors.float()
+        return DirectionShield(space.parameters, straight, torch.full((len(straight),), math.inf), torch.empty(0))
+    curved = values > 0
+    if not bool(curved.any()):
+        raise InputError(f"{directions.label!r} has no positive value; along none of them the old loss rises")
+    refuse_whole_space(directions.label, *directions.rows.shape)
+    scaled = directions.vectors[curved].double() * values[curved].double().sqrt().unsqueeze(1)
+    _, sizes, rows = torch.linalg.svd(scaled, full_matrices=False)  # the same penalty along orthonormal directions
+    known = sizes > 1e-6 * sizes[0]
+    return DirectionShield(space.parameters, rows[known].float(), (sizes[known] ** 2).float(), torch.empty(0))
+
+
+def _beyond(shield: DirectionShield, each: Sequence[Shield]) -> DirectionShield:
+    """With what each number's own curvature has beyond the directions, which is not counted twice.
+
+    Raises:
+        InputError: if the directions have no values.
+    """
+    if bool(torch.isinf(shield.values).any()):
+        raise InputError("diagonal=True goes with directions that have values; hard ones hold all there is along them")
+    flat = torch.cat([one.tensors()["curvature"].reshape(-1).cpu() for one in each])
+    held = shield.values @ shield.vectors.square()
+    return replace(shield, diagonal=(flat - held).clamp(min=0.0))
 
 
 def _measured(
