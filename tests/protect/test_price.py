@@ -20,7 +20,7 @@ def test_the_price_is_what_steps_along_the_gradient_really_lose() -> None:
     gradient, space = new.gradient(), new.space
     home = space.vector(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with tw.guard(optimizer, known, strength=20.0):
+    with tw.guard(optimizer, known, strength=20.0, every=1):
         for _ in range(30):
             for tensor, own in zip(space.tensors(model), space.unflatten(gradient).values(), strict=True):
                 tensor.grad = own.clone()

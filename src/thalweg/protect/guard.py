@@ -20,7 +20,7 @@ from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.protect.knowledge import Knowledge
 from thalweg.protect.remember import direction_shield
-from thalweg.protect.shields import Shield, working
+from thalweg.protect.shields import DiagonalShield, Shield, working
 from thalweg.recording.optimizers import skipped, unwrap
 from thalweg.space import Parameter, ParameterSpace, owner, plain_name, unwrapped
 
@@ -28,6 +28,8 @@ What = Knowledge | Directions | str | Path
 """What can be protected."""
 
 STRENGTH = 10.0
+EVERY = 10
+"""The soft part is taken in one of so many steps (docs/decisions/0016)."""
 OFTEN = 10
 """The step size of an adaptive optimizer is measured in every step at first, then in one of so many."""
 
@@ -103,8 +105,7 @@ class Guard:
         begun = time.perf_counter()
         self._measure()
         self.steps += 1
-        if self.steps % self.every == 0:
-            self._shrink()
+        self._shrink(soft=self.steps % self.every == 0)
         self.seconds += time.perf_counter() - begun
 
     def _measure(self) -> None:
@@ -132,11 +133,14 @@ class Guard:
         return math.sqrt(step / gradient)
 
     @torch.no_grad()
-    def _shrink(self) -> None:
+    def _shrink(self, soft: bool) -> None:
         for shield in self.shields:
+            if not soft and isinstance(shield, DiagonalShield):
+                continue  # nothing of it is hard
             moved = {name: self._moved(name) for name in shield.names}
             rate = max(self._rate(name) for name in shield.names)
             tau = math.inf if math.isinf(self.strength) else self.strength * rate * self.every
+            tau = tau if soft else 0.0
             kept = shield.shrink(moved, tau)
             if not math.isfinite(float(torch.stack([new.sum() for new in kept.values()]).sum())):
                 self._not_finite(moved)
@@ -162,7 +166,7 @@ def guard(
     *,
     model: nn.Module | None = None,
     strength: float = STRENGTH,
-    every: int = 1,
+    every: int = EVERY,
     moved: bool = False,
 ) -> Guard:
     """Protect what was learned while something else is learned, with any torch optimizer.
@@ -184,7 +188,8 @@ def guard(
         what: knowledge, its file, or directions (hard, or soft along the `values` they have); several of them.
         model: the model; only needed where the optimizer's parameters cannot be told by order, names or shapes.
         strength: λ of the soft part, against a loss that is a mean over samples; infinity makes it hard.
-        every: guard in one of so many steps, all displacement since then at once; cheaper, and looser in between.
+        every: the soft part is taken in one of so many steps, for all of them at once, which is cheaper; the hard part
+            is taken in every step.
         moved: protect around the present weights, though they are not those that were remembered.
 
     Raises:

@@ -116,9 +116,11 @@ class KroneckerShield(Shield):
         return int((~reached).sum()) + 1 if bool(reached.any()) else len(self.energies)
 
     def shrink(self, moved: Named, tau: float) -> dict[str, Tensor]:
-        """Two thin products with Q, and two small ones with U between them."""
+        """Two thin products with Q, and two small ones with U between them; without a penalty only the hard part."""
         weight = moved[self.weight]
         flat = self._matrix(weight, moved[self.bias] if self.bias else None)
+        if tau == 0:
+            return self._named(torch.addmm(flat, flat @ self._hard, self._hard.T, alpha=-1), weight.shape)
         inside = flat @ self.inputs
         kept, hard = inside.clone(), self.hard_count
         if hard < kept.shape[1]:
@@ -127,6 +129,10 @@ class KroneckerShield(Shield):
             kept[:, hard:] = self.outputs @ (factor * (self.outputs.T @ soft)) if turned else factor * soft
         flat = torch.addmm(flat, kept, self.inputs.T, alpha=-1)
         return self._named(flat, weight.shape)
+
+    @cached_property
+    def _hard(self) -> Tensor:
+        return self.inputs[:, : self.hard_count].contiguous()
 
     def _factor(self, tau: float) -> Tensor:
         """What the soft part takes away, kept for the τ that was last asked for."""
