@@ -126,6 +126,7 @@ def test_it_ends_with_its_context_and_costs_are_told() -> None:
     trained(model, optimizer, steps=2)
     assert protecting.steps == 4
     assert not optimizer._optimizer_step_post_hooks
+    assert not optimizer._optimizer_step_pre_hooks
     with tw.guard(optimizer, tw.remember(problem(model))):  # and another one may begin
         pass
 
@@ -149,6 +150,83 @@ def test_every_so_many_steps_the_soft_part_is_taken_and_the_hard_one_always() ->
         assert moved()[1] > 0.05
         trained(model, optimizer, steps=1)
         assert max(moved()) < 1e-5
+
+
+def test_what_is_pending_is_taken_when_the_guard_ends() -> None:
+    for strength, steps in ((1e9, 4), (math.inf, 3)):
+        model = perceptron()
+        known = tw.remember(problem(model), method="diagonal")
+        space, optimizer = problem(model).space, OPTIMIZERS["sgd"](list(model.parameters()))
+        before = space.vector(model)
+        curved = torch.cat([shield.tensors()["curvature"].reshape(-1) for shield in known.shields]) > 1e-6
+        with tw.guard(optimizer, known, strength=strength):
+            trained(model, optimizer, steps=steps)
+        assert float((space.vector(model) - before)[curved].abs().max()) < 1e-3
+
+
+def test_an_adaptive_step_size_follows_its_schedule_and_every_optimizer_has_its_own() -> None:
+    model = perceptron()
+    first, second = torch.optim.Adam(model[0].parameters(), lr=1e-2), torch.optim.Adam(model[2:].parameters(), lr=1e-2)
+    protecting = tw.guard([first, second], tw.remember(problem(model)), model=model)
+    ((inputs, labels),) = batches(2, counts=(20,))
+    for step in range(40):
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        for optimizer in (first, second):
+            optimizer.step()
+            optimizer.zero_grad()  # gradients are gone before the next optimizer steps
+        if step == 30:
+            early = {name: protecting._rate(name) for name in ("0.weight", "2.weight")}
+            for optimizer in (first, second):
+                optimizer.param_groups[0]["lr"] = 1e-4
+    assert min(early.values()) > 0
+    for name, rate in early.items():
+        assert protecting._rate(name) == pytest.approx(rate / 100, rel=0.5)
+    protecting.remove()
+
+
+def test_a_resumed_optimizer_is_read_anew() -> None:
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    protecting = tw.guard(optimizer, tw.remember(problem(model)))
+    state = optimizer.state_dict()
+    state["param_groups"][0]["lr"] = 0.001
+    optimizer.load_state_dict(state)
+    assert protecting._rate("0.weight") == 0.001
+
+
+def test_different_step_sizes_in_one_shield_are_refused() -> None:
+    model = perceptron()
+    groups = [{"params": [model[0].weight], "lr": 0.1}, {"params": [model[0].bias], "lr": 0.001}]
+    optimizer = torch.optim.SGD([*groups, {"params": [p for m in model[1:] for p in m.parameters()]}], lr=0.1)
+    with pytest.raises(tw.InputError, match=r"the learning rates 0\.001, 0\.1; give them one"):
+        tw.guard(optimizer, tw.remember(problem(model)), model=model)
+
+
+def test_weights_that_a_trainer_converts_afterwards_are_guarded_where_they_are() -> None:
+    model = perceptron().float()
+    known = tw.remember(problem(perceptron()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with tw.guard(optimizer, known, moved=True, strength=math.inf):
+        model.double()  # as `.to("cuda")`: the same parameters, another storage
+        trained(model, optimizer, steps=3)
+
+
+def test_oblique_directions_are_all_left_alone() -> None:
+    model = perceptron()
+    space = problem(model).space
+    one, other = torch.zeros(1, 119).double(), torch.zeros(1, 119).double()
+    one[0, 0], other[0, :2] = 1.0, 0.7071
+    before, optimizer = space.vector(model), OPTIMIZERS["momentum"](list(model.parameters()))
+    with tw.guard(optimizer, [tw.Directions(one, space=space), tw.Directions(other, space=space)]):
+        trained(model, optimizer, steps=5)
+    assert float((space.vector(model) - before)[:2].abs().max()) < 1e-6
+
+
+def test_other_shapes_are_refused_even_where_other_weights_are_taken() -> None:
+    wide = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    optimizer = torch.optim.SGD(wide.parameters(), lr=0.1)
+    with pytest.raises(tw.InputError, match=r"has \(9, 6\) for the parameter '0\.weight' \(8, 6\)"):
+        tw.guard(optimizer, tw.remember(problem(perceptron())), model=wide, moved=True)
 
 
 def test_groups_names_and_wrappers(tmp_path: Path) -> None:
@@ -250,7 +328,9 @@ def test_a_fingerprint_tells_weights_apart() -> None:
     model = perceptron()
     known = tw.remember(problem(model))
     with torch.no_grad():
-        model[0].weight[0, 0] += 1.0
+        model[0].weight += (
+            0.02 * torch.randn(8, 6, generator=torch.Generator().manual_seed(1)) * model[0].weight.norm() / 7
+        )
     with pytest.raises(tw.InputError, match="load the old weights first"):
         tw.guard(torch.optim.SGD(model.parameters(), lr=0.1), known)
 

@@ -16,19 +16,19 @@ def test_the_price_is_what_steps_along_the_gradient_really_lose() -> None:
     model = perceptron()
     known = tw.remember(problem(model), hard=0.5)
     new = tw.Problem(model, problem(model)._loss, batches(7))
-    price = tw.guard_price(new, known, strength=20.0, rate=0.05, steps=30)
+    price = tw.guard_price(new, known, strength=20.0, rate=0.05, steps=33)
     gradient, space = new.gradient(), new.space
     home = space.vector(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with tw.guard(optimizer, known, strength=20.0, every=1):
-        for _ in range(30):
+    with tw.guard(optimizer, known, strength=20.0):
+        for _ in range(33):
             for tensor, own in zip(space.tensors(model), space.unflatten(gradient).values(), strict=True):
                 tensor.grad = own.clone()
             optimizer.step()
     moved = space.vector(model) - home
-    left = float(-gradient @ moved / (0.05 * 30 * gradient @ gradient))
+    left = float(-gradient @ moved / (0.05 * 33 * gradient @ gradient))
     assert price.kept[price.strengths.index(20.0)] == pytest.approx(left, rel=1e-5)
-    assert f"takes away {1 - left:.0%} of what 30 steps" in str(price)
+    assert f"takes away {1 - left:.0%} of what 33 steps" in str(price)
     assert list(price.kept) == sorted(price.kept, reverse=True)
     assert all(-1e-6 <= kept <= 1 + 1e-6 for kept in price.kept)
 
@@ -51,6 +51,8 @@ def test_directions_have_a_price_too() -> None:
     assert tw.guard_price(new, along).kept == pytest.approx([0.0] * 6, abs=1e-10)
     with pytest.raises(tw.InputError, match="give positive numbers"):
         tw.guard_price(new, along, rate=0.0)
+    with pytest.raises(tw.InputError, match="give numbers of 0 or more"):
+        tw.guard_price(new, along, strengths=(-1.0,))
     with pytest.raises(tw.InputError, match="no parameter of this space"):
         tw.guard_price(problem(perceptron(bias=False)), tw.remember(problem(perceptron())))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -90,7 +91,8 @@ def test_at_infinite_strength_all_that_is_known_is_gone() -> None:
 def test_two_tasks_together_are_the_diagonal_of_their_sum_in_the_new_basis() -> None:
     one, other = kronecker(seed=0), kronecker(seed=7)
     both = one.merged(other)
-    moments = sum(s.inputs @ torch.diag(s.energies) @ s.inputs.T for s in (one, other))
+    moments = sum(s.inputs @ torch.diag(s.energies) @ s.inputs.T / 15.5 for s in (one, other))
+    assert (both.total, both.tasks) == (2.0, 2)
     assert torch.allclose(
         both.inputs.double() @ torch.diag(both.energies.double()) @ both.inputs.double().T, moments, atol=1e-5
     )
@@ -143,6 +145,28 @@ def test_soft_directions_of_two_tasks_are_summed_and_cut() -> None:
     total = sum(s.vectors.T @ torch.diag(s.values) @ s.vectors for s in (one, other))
     wanted = torch.linalg.eigvalsh(total).flip(0)[:3]
     assert torch.allclose(both.values, wanted, rtol=1e-9)
+
+
+def test_a_task_of_large_inputs_does_not_take_the_hard_part_for_itself() -> None:
+    one, other = kronecker(hard=0.8, kept=2), kronecker(hard=0.8, kept=2, seed=3)
+    other = dataclasses.replace(other, energies=other.energies * 1000, total=other.total * 1000)
+    both = one.merged(dataclasses.replace(other, inputs=rotation(5, 0)[:, 2:4]))
+    held = both.inputs[:, : both.hard_count].double()
+    for basis in (rotation(5, 0)[:, 0], rotation(5, 0)[:, 2]):  # the leading direction of each
+        assert float((held.T @ basis).norm()) > 0.99
+
+
+def test_hard_directions_of_two_tasks_are_all_kept_and_soft_ones_stay_soft() -> None:
+    one = directions([math.inf, 1.0], False, 2)
+    other = DirectionShield(
+        PARAMETERS, rotation(10, 5).T[:3].contiguous(), torch.tensor([math.inf, math.inf, 2.0]).double(), torch.empty(0)
+    )
+    both = one.merged(other)
+    assert int(torch.isinf(both.values).sum()) == 3
+    hard = both.vectors[:3]
+    for row in (one.vectors[0], *other.vectors[:2]):
+        assert float((hard @ row).norm()) == pytest.approx(1.0, abs=1e-9)
+    assert torch.allclose(both.vectors @ both.vectors.T, torch.eye(len(both.vectors)).double(), atol=1e-9)
 
 
 def test_a_diagonal_is_shrunk_entry_by_entry_and_summed() -> None:

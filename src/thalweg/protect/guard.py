@@ -20,7 +20,7 @@ from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.protect.knowledge import Knowledge
 from thalweg.protect.remember import direction_shield
-from thalweg.protect.shields import DiagonalShield, Shield, working
+from thalweg.protect.shields import DiagonalShield, DirectionShield, Shield, working
 from thalweg.recording.optimizers import skipped, unwrap
 from thalweg.space import Parameter, ParameterSpace, owner, plain_name, unwrapped
 
@@ -42,6 +42,7 @@ class Guard:
     Attributes:
         shields: what is protected.
         strength: λ.
+        every: the soft part is taken in one of so many steps.
         steps: optimizer steps guarded so far.
         seconds: spent on them.
     """
@@ -57,13 +58,15 @@ class Guard:
         self._tensors = {name: named[name] for name in names}
         self._home = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
         self._groups = {name: _group_of(optimizers, tensor) for name, tensor in self._tensors.items()}
-        self._rates: dict[int, list[float]] = {}
+        self._stride: dict[tuple[int, int], list[float]] = {}
         self._before: dict[str, Tensor] = {}
-        last = optimizers[-1]
-        self._handles = [last.register_step_post_hook(_quietly(self._after))]
+        self._pending = 0
+        self._handles = []
         for optimizer in optimizers:
             self._handles.append(optimizer.register_step_pre_hook(_quietly(self._ahead)))
+            self._handles.append(optimizer.register_step_post_hook(_quietly(self._measure)))
             _GUARDED[optimizer] = self
+        self._handles.append(optimizers[-1].register_step_post_hook(_quietly(self._after)))
         self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
 
     def __repr__(self) -> str:
@@ -76,10 +79,16 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._pending = 0  # what went wrong is not to be hidden by another error
         self.remove()
 
     def remove(self) -> None:
-        """End the protection; the weights stay as they are."""
+        """End the protection, after the soft part of the last steps; the weights then stay as they are.
+
+        Raises:
+            InputError: if the last steps were not finite.
+        """
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -87,70 +96,90 @@ class Guard:
             optimizer = reference()
             if optimizer is not None and _GUARDED.get(optimizer) is self:
                 del _GUARDED[optimizer]
+        if self._pending:
+            self._shrink(self._pending)
 
     # -- the steps ---------------------------------------------------------------------------------------------
 
     def _ahead(self, optimizer: Optimizer) -> None:
-        """Before a step: what an adaptive optimizer's step size is measured against, where that is due."""
+        """Before a step: what an adaptive optimizer's step is measured against, where that is due."""
         if self.steps >= OFTEN and self.steps % OFTEN:
             return
         for name, tensor in self._tensors.items():
             group = self._groups[name]
-            if group.optimizer() is optimizer and group.rate is None:
+            if group.optimizer() is optimizer and not group.plain:
                 self._before[name] = tensor.detach().clone()
+
+    def _measure(self, optimizer: Optimizer) -> None:
+        """Each group's length of a step over its gradient's and its learning rate, smoothed."""
+        sums: dict[tuple[int, int], list[float]] = {}
+        for name in [name for name in self._before if self._groups[name].optimizer() is optimizer]:
+            before, tensor, group = self._before.pop(name), self._tensors[name], self._groups[name]
+            rate = float(group.settings["lr"])
+            if tensor.grad is None or skipped(optimizer) or not rate > 0:
+                continue
+            gradient = tensor.grad.coalesce().values() if tensor.grad.is_sparse else tensor.grad
+            own = sums.setdefault(group.key, [0.0, 0.0])
+            own[0] += _square(tensor.detach() - before) / rate**2
+            own[1] += _square(gradient)
+        for key, now in sums.items():
+            if now[1] > 0 and all(math.isfinite(value) for value in now):
+                old = self._stride.get(key, now)
+                self._stride[key] = [0.9 * past + 0.1 * new for past, new in zip(old, now, strict=True)]
 
     def _after(self, optimizer: Optimizer) -> None:
         if skipped(optimizer):
             return
         begun = time.perf_counter()
-        self._measure()
         self.steps += 1
-        self._shrink(soft=self.steps % self.every == 0)
+        self._pending += 1
+        due = math.isinf(self.strength) or self.steps % self.every == 0
+        self._shrink(self._pending if due else 0)
+        self._pending = 0 if due else self._pending
         self.seconds += time.perf_counter() - begun
 
-    def _measure(self) -> None:
-        """The step size of each group: length of its step over length of its gradient, smoothed."""
-        sums: dict[int, list[float]] = {}
-        for name, before in self._before.items():
-            tensor = self._tensors[name]
-            if tensor.grad is None:
-                continue
-            gradient = tensor.grad.coalesce().values() if tensor.grad.is_sparse else tensor.grad
-            own = sums.setdefault(id(self._groups[name].settings), [0.0, 0.0])
-            own[0] += float((tensor.detach() - before).double().square().sum())
-            own[1] += float(gradient.double().square().sum())
-        self._before.clear()
-        for key, now in sums.items():
-            if now[1] > 0 and all(math.isfinite(value) for value in now):
-                old = self._rates.get(key, now)
-                self._rates[key] = [0.9 * past + 0.1 * new for past, new in zip(old, now, strict=True)]
-
     def _rate(self, name: str) -> float:
+        """The step size: with what momentum makes of it for SGD, else lr times what was measured."""
         group = self._groups[name]
-        if group.rate is not None:
-            return group.rate
-        step, gradient = self._rates.get(id(group.settings), (0.0, 1.0))
-        return math.sqrt(step / gradient)
+        rate = float(group.settings["lr"])
+        if group.plain:
+            momentum, damped = float(group.settings["momentum"]), float(group.settings["dampening"])
+            return rate * (1 - damped * (momentum > 0)) / max(1 - momentum, 1e-3)
+        step, gradient = self._stride.get(group.key, (0.0, 1.0))
+        return rate * math.sqrt(step / gradient)
 
     @torch.no_grad()
-    def _shrink(self, soft: bool) -> None:
-        for shield in self.shields:
-            if not soft and isinstance(shield, DiagonalShield):
+    def _shrink(self, steps: int) -> None:
+        """Take the hard part off, and the soft part of so many steps."""
+        for number, shield in enumerate(self.shields):
+            if not steps and isinstance(shield, DiagonalShield):
                 continue  # nothing of it is hard
+            first = self._tensors[shield.names[0]]
+            shield = self._there(number, first)
             moved = {name: self._moved(name) for name in shield.names}
-            rate = max(self._rate(name) for name in shield.names)
-            tau = math.inf if math.isinf(self.strength) else self.strength * rate * self.every
-            tau = tau if soft else 0.0
+            tau = 0.0 if not steps else self.strength * self._rate(shield.names[0]) * steps
+            tau = math.inf if steps and math.isinf(self.strength) else tau
             kept = shield.shrink(moved, tau)
             if not math.isfinite(float(torch.stack([new.sum() for new in kept.values()]).sum())):
                 self._not_finite(moved)
             for name, new in kept.items():
                 self._tensors[name].copy_(self._home[name].to(new.dtype) + new)
 
+    def _there(self, number: int, like: Tensor) -> Shield:
+        """A shield where the weights are now."""
+        shield = self.shields[number]
+        held = next(iter(shield.tensors().values()))
+        if held.device != like.device or held.dtype != working(like.dtype):
+            shield = shield.to(like)
+            self.shields = (*self.shields[:number], shield, *self.shields[number + 1 :])
+        return shield
+
     def _moved(self, name: str) -> Tensor:
-        tensor, home = self._tensors[name].detach(), self._home[name]
+        tensor = self._tensors[name].detach()
+        if self._home[name].device != tensor.device:
+            self._home[name] = self._home[name].to(tensor.device)
         exact = working(tensor.dtype)
-        return tensor.to(exact) - home.to(exact)
+        return tensor.to(exact) - self._home[name].to(exact)
 
     def _not_finite(self, moved: Mapping[str, Tensor]) -> None:
         name = next((name for name, step in moved.items() if not bool(torch.isfinite(step).all())), next(iter(moved)))
@@ -212,18 +241,21 @@ def guard(
         raise InputError("nothing to protect was given; give knowledge, its file, or directions")
     shields: list[Shield] = []
     named: dict[str, Tensor] = {}
+    along: DirectionShield | None = None
     for one in given:
         loaded = one if isinstance(one, (Knowledge, Directions)) else Knowledge.load(one)
         space = loaded.space if isinstance(loaded, Knowledge) else _space_of(loaded, optimizers, model)
         found = tensors_of(space, optimizers, model)
         if isinstance(loaded, Knowledge):
-            if not moved:
-                loaded.check_weights(found)
+            loaded.check_weights(found, shapes_only=moved)
             shields += loaded.shields
         else:
-            shields.append(direction_shield(loaded, space))
+            own = direction_shield(loaded, space)
+            along = own if along is None else along.stacked(own)
         named |= found
+    shields += [] if along is None else [along]
     _check_shared(shields)
+    _check_rates(optimizers, named, shields)
     ready = [shield.to(named[shield.names[0]]) for shield in shields]
     protecting = Guard(optimizers, named, ready, strength, every)
     logging.getLogger("thalweg").info("%r", protecting)
@@ -296,7 +328,7 @@ def _check_shared(shields: Sequence[Shield]) -> None:
     owners: dict[str, str] = {}
     for shield in shields:
         for name in shield.names:
-            if name in owners and {owners[name], shield.kind} != {"directions"}:
+            if name in owners:
                 raise InputError(
                     f"{name!r} is protected twice, as {owners[name]} and as {shield.kind}; merge knowledge with "
                     "remember(..., earlier=...), and give directions for other layers"
@@ -304,28 +336,53 @@ def _check_shared(shields: Sequence[Shield]) -> None:
             owners[name] = shield.kind
 
 
+def _check_rates(optimizers: Sequence[Optimizer], named: Mapping[str, Tensor], shields: Sequence[Shield]) -> None:
+    """One shield, one step size: a penalty over parameters that move at different paces is another penalty."""
+    for shield in shields:
+        rates = {float(_group_of(optimizers, named[name]).settings["lr"]) for name in shield.names}
+        if len(rates) > 1:
+            raise InputError(
+                f"{shield.names[0]!r} and others that are protected together have the learning rates "
+                f"{', '.join(f'{rate:g}' for rate in sorted(rates))}; give them one, or protect with method='diagonal'"
+            )
+
+
 @dataclass(frozen=True)
 class _Group:
-    """A parameter group and the optimizer that steps it."""
+    """A parameter group by its place, which outlives a `load_state_dict`, and the optimizer that steps it."""
 
     optimizer: weakref.ref[Optimizer]
-    settings: Mapping[str, Any]
+    place: int
 
     @property
-    def rate(self) -> float | None:
-        """The step size of SGD, with what momentum makes of it; None for what has to be measured."""
-        if type(self.optimizer()) is not torch.optim.SGD:
-            return None
-        momentum, damped = float(self.settings["momentum"]), float(self.settings["dampening"])
-        return float(self.settings["lr"]) * (1 - damped * (momentum > 0)) / max(1 - momentum, 1e-3)
+    def key(self) -> tuple[int, int]:
+        """Tells it from other groups."""
+        return id(self.optimizer()), self.place
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Learning rate and the like, as they are now."""
+        optimizer = self.optimizer()
+        assert optimizer is not None  # its own step called
+        found: Mapping[str, Any] = optimizer.param_groups[self.place]
+        return found
+
+    @property
+    def plain(self) -> bool:
+        """Whether the step size is known without measuring."""
+        return type(self.optimizer()) is torch.optim.SGD
 
 
 def _group_of(optimizers: Sequence[Optimizer], tensor: Tensor) -> _Group:
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
+        for place, group in enumerate(optimizer.param_groups):
             if any(tensor is p for p in group["params"]):
-                return _Group(weakref.ref(optimizer), group)
+                return _Group(weakref.ref(optimizer), place)
     raise AssertionError("checked before")
+
+
+def _square(tensor: Tensor) -> float:
+    return float(tensor.detach().to(working(tensor.dtype)).square().sum())
 
 
 def _quietly(work: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.problem import Problem
+from thalweg.protect.guard import EVERY, STRENGTH
 from thalweg.protect.knowledge import Knowledge
 from thalweg.protect.remember import direction_shield
 from thalweg.protect.shields import Shield, working
@@ -59,16 +60,18 @@ def guard_price(
     problem: Problem,
     what: Knowledge | Directions | str | Path,
     *,
-    strength: float = 10.0,
+    strength: float = STRENGTH,
     rate: float = 0.01,
     steps: int = 100,
+    every: int = EVERY,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Price:
     """How much of the new task's gradient a protection takes away, before anything is trained.
 
-    Steps of the step size η along the present gradient g are taken n times, each followed by the guard: the
-    displacement is `−η Σ_j (1 + ηλA)⁻ʲ g`, and what is left of the first-order gain is its share of `−η n g`. It says
-    what the first steps lose; a new task finds other ways later, so the end may be better than this.
+    Steps of the step size η along the present gradient g are taken n times, each followed by the guard. With A the
+    curvature that is protected the displacement becomes `−η Σ_j (1 + ηλA)⁻ʲ g` (for `every=1`), and what is left of
+    the first-order gain is its share of `−η n g`. It says what the first steps lose; a new task finds other ways
+    later, so the end may be better than this.
 
     Args:
         problem: the new task, at the weights that training will begin with.
@@ -76,14 +79,17 @@ def guard_price(
         strength: λ that the sentence is about.
         rate: η, the optimizer's step size.
         steps: n.
+        every: of the guard.
         strengths: others for the curve.
 
     Raises:
         InputError: if the knowledge is of another model, or an argument cannot be worked with.
         RunError: if the file cannot be read.
     """
-    if not rate > 0 or steps < 1 or not strength >= 0:
-        raise InputError(f"rate={rate}, steps={steps}, strength={strength}: give positive numbers")
+    if not rate > 0 or steps < 1 or every < 1:
+        raise InputError(f"rate={rate}, steps={steps}, every={every}: give positive numbers")
+    if not all(one >= 0 for one in (strength, *strengths)):
+        raise InputError(f"strengths {strength}, {tuple(strengths)}: give numbers of 0 or more")
     loaded = what if isinstance(what, (Knowledge, Directions)) else Knowledge.load(what)
     if isinstance(loaded, Knowledge):
         space, shields = loaded.space, list(loaded.shields)
@@ -98,7 +104,7 @@ def guard_price(
         own: dict[str, float] = {}
         for shield in shields:
             part = {name: gradient[name].to(working(gradient[name].dtype)) for name in shield.names}
-            free, guarded = _gains(shield.to(next(iter(part.values()))), part, one, rate, steps)
+            free, guarded = _gains(shield.to(next(iter(part.values()))), part, one, rate, steps, every)
             whole, left = whole + free, left + guarded
             own[", ".join(shield.names)] = guarded / free if free else 1.0
         rest = {name: tensor for name, tensor in gradient.items() if not any(name in s.names for s in shields)}
@@ -110,12 +116,16 @@ def guard_price(
 
 
 def _gains(
-    shield: Shield, gradient: dict[str, Tensor], strength: float, rate: float, steps: int
+    shield: Shield, gradient: dict[str, Tensor], strength: float, rate: float, steps: int, every: int
 ) -> tuple[float, float]:
-    """`n |g|²`, and `gᵀ Σ_j (1 + τA)⁻ʲ g` by the steps themselves; a projection changes only the first."""
+    """`n |g|²`, and `gᵀ d` with d by the guard's own steps."""
     free = steps * sum(float(tensor.double().square().sum()) for tensor in gradient.values())
-    tau = math.inf if math.isinf(strength) else strength * rate
     moved = {name: torch.zeros_like(tensor) for name, tensor in gradient.items()}
-    for _ in range(steps):
+    pending = 0
+    for step in range(1, steps + 1):
+        pending += 1
+        soft = math.isinf(strength) or step % every == 0 or step == steps
+        tau = 0.0 if not soft else math.inf if math.isinf(strength) else strength * rate * pending
+        pending = 0 if soft else pending
         moved = shield.shrink({name: moved[name] + tensor for name, tensor in gradient.items()}, tau)
     return free, sum(float((gradient[name].double() * moved[name].double()).sum()) for name in gradient)

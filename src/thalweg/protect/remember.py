@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.problem import Problem
-from thalweg.protect.capture import Site, Source, captured, sites, source_of, squared_gradients
+from thalweg.protect.capture import Site, Source, captured, limited, sites, source_of, squared_gradients
 from thalweg.protect.knowledge import Knowledge, prints_of
 from thalweg.protect.shields import DiagonalShield, DirectionShield, KroneckerShield, Shield, leading
 from thalweg.space import LayerChoice, ParameterSpace
@@ -55,7 +56,8 @@ def remember(
         path: a safetensors file to write; none unless given.
         method: "kronecker", in each linear map the inputs' leading part hard and the rest soft (see
             `thalweg.protect.shields`); "inputs", the hard part alone (GPM); "diagonal", every number by itself (EWC).
-            What is no linear map (norms, embeddings, layers of more than 4,096 inputs) is taken number by number.
+            What is no linear map of its own weights, called with samples along the first axis (norms, embeddings, tied
+            weights, layers of more than 4,096 inputs), is taken number by number.
         directions: across layers, such as top Hessian eigenvectors or principal components, in the place of `method`:
             softly along their `values` where they have some, else hard.
         diagonal: beside directions with values: what each number has beyond them, so that the penalty is that of a
@@ -80,29 +82,45 @@ def remember(
         raise InputError(f"hard={hard} is no share; give a number from 0 to 1")
     if samples < 1 or (rank is not None and rank < 1):
         raise InputError(f"samples={samples}, rank={rank}: give positive numbers")
-    space = problem.space.select(layers)
+    space, read = problem.space.select(layers), limited(problem, samples)
     if directions is not None:
         shields: list[Shield] = [direction_shield(directions, space)]
         about = {"method": "directions", "label": directions.label, "k": len(directions)}
         if diagonal:
-            source = source_of(problem)
-            each = _measured(problem, space, layers, "diagonal", hard, rank, samples, source, seed)
+            source = source_of(read)
+            each = _measured(read, space, layers, "diagonal", hard, rank, source, seed)
             shields = [_beyond(direction_shield(directions, space), each)]
             about |= {"method": "directions and diagonal", "gradients": source}
     else:
-        source = source_of(problem)
-        shields = _measured(problem, space, layers, method, hard, rank, samples, source, seed)
+        source = source_of(read)
+        shields = _measured(read, space, layers, method, hard, rank, source, seed)
         about = {"method": method, "gradients": source, "hard": hard}
     tensors = dict(zip(problem.space.names, problem.parameters(), strict=True))
     prints = prints_of(space.names, [tensors[name] for name in space.names])
-    total = sum(problem.survey.samples)
-    found = Knowledge(space, tuple(shields), prints, {**about, "samples": min(samples, total), "tasks": 1})
+    _warn_of_statistics(problem)
+    told = {**about, "samples": sum(read.survey.samples), "tasks": 1}
+    found = Knowledge(space, tuple(shield.cpu() for shield in shields), prints, told)
     if earlier is not None:
         before = earlier if isinstance(earlier, Knowledge) else Knowledge.load(earlier)
         found = before.merged(found)
     if path is not None:
         found.save(path)
     return found
+
+
+def _warn_of_statistics(problem: Problem) -> None:
+    """Running statistics are buffers, which no guard reaches."""
+    moving = [
+        name
+        for name, module in problem.model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    if moving:
+        logging.getLogger("thalweg").warning(
+            "running statistics of %d batch norms (%s, ...) are not protected: keep those layers in evaluation mode "
+            "while the new task is learned, or the old answers change although the weights do not",
+            len(moving), moving[0],
+        )  # fmt: skip
 
 
 def direction_shield(directions: Directions, space: ParameterSpace) -> DirectionShield:
@@ -120,13 +138,13 @@ def direction_shield(directions: Directions, space: ParameterSpace) -> Direction
         space.require_same(directions.space, repr(directions.label))
     values = directions.values
     if values is None:
-        straight = orthonormal(directions).vectors.float()
+        straight = orthonormal(directions).vectors.float().cpu()
         return DirectionShield(space.parameters, straight, torch.full((len(straight),), math.inf), torch.empty(0))
     curved = values > 0
     if not bool(curved.any()):
         raise InputError(f"{directions.label!r} has no positive value; along none of them the old loss rises")
     refuse_whole_space(directions.label, *directions.rows.shape)
-    scaled = directions.vectors[curved].double() * values[curved].double().sqrt().unsqueeze(1)
+    scaled = directions.vectors.cpu()[curved].double() * values[curved].double().sqrt().unsqueeze(1)
     _, sizes, rows = torch.linalg.svd(scaled, full_matrices=False)  # the same penalty along orthonormal directions
     known = sizes > 1e-6 * sizes[0]
     return DirectionShield(space.parameters, rows[known].float(), (sizes[known] ** 2).float(), torch.empty(0))
@@ -152,7 +170,6 @@ def _measured(
     method: Method,
     hard: float,
     rank: int | None,
-    samples: int,
     source: Source,
     seed: int,
 ) -> list[Shield]:
@@ -160,16 +177,16 @@ def _measured(
     shields: dict[str, Shield] = {}
     if places:
         if method == "diagonal":
-            for site in _diagonals(problem, places, samples, source, seed):
+            for site in _diagonals(problem, places, source, seed):
                 shields[site.name] = site
         else:
-            for one in _kronecker(problem, places, method, hard, rank, samples, source, seed):
+            for one in _kronecker(problem, places, method, hard, rank, source, seed):
                 shields[one.weight] = one
     held = {name for shield in shields.values() for name in shield.names}
     rest = [name for name in space.names if name not in held]
     if rest and method != "inputs":
         generator = torch.Generator().manual_seed(seed)
-        found = squared_gradients(problem, rest, min(samples, SINGLES), source, generator)
+        found = squared_gradients(limited(problem, SINGLES), rest, source, generator)
         shields |= {name: DiagonalShield(name, curvature) for name, curvature in found.items()}
     if not shields:
         raise InputError(
@@ -180,15 +197,15 @@ def _measured(
 
 
 def _kronecker(
-    problem: Problem, places: Sequence[Site], method: Method, hard: float, rank: int | None, samples: int,
+    problem: Problem, places: Sequence[Site], method: Method, hard: float, rank: int | None,
     source: Source, seed: int,
 ) -> list[KroneckerShield]:  # fmt: skip
-    inner, outer, count = _moments(problem, places, samples, source, seed)
+    inner, outer, count = _moments(problem, places, source, seed)
     bases = [leading(moment / count, rank or len(moment)) for moment in inner]
     ends = [leading(moment / count) if moment.ndim == 2 else (None, (moment / count).float()) for moment in outer]
     turned = [vectors for vectors, _ in ends]
     soft = method == "kronecker"
-    squares = _squares(problem, places, [q for q, _ in bases], turned, samples, source, seed) if soft else None
+    squares = _squares(problem, places, [q for q, _ in bases], turned, source, seed) if soft else None
     out = []
     for place, site in enumerate(places):
         inputs, energies = bases[place]
@@ -205,7 +222,7 @@ def _kronecker(
 
 
 def _moments(
-    problem: Problem, places: Sequence[Site], samples: int, source: Source, seed: int
+    problem: Problem, places: Sequence[Site], source: Source, seed: int
 ) -> tuple[list[Tensor], list[Tensor], int]:
     """Sums of `a aᵀ` and of `g gᵀ` (of `g²` for many outputs), in float64, and the number of samples."""
     device = problem.device
@@ -215,8 +232,8 @@ def _moments(
         for _, size in (site.sizes for site in places)
     ]
     count = 0
-    for batch in captured(problem, places, samples, source, torch.Generator().manual_seed(seed)):
-        count += max(len(inputs) for inputs, _ in batch)
+    for samples, batch in captured(problem, places, source, torch.Generator().manual_seed(seed)):
+        count += samples
         for place, (inputs, gradients) in enumerate(batch):
             flat = inputs.reshape(-1, inputs.shape[-1]).double()
             if not len(gradients):
@@ -229,14 +246,14 @@ def _moments(
 
 
 def _squares(
-    problem: Problem, places: Sequence[Site], inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], samples: int,
+    problem: Problem, places: Sequence[Site], inputs: Sequence[Tensor], outputs: Sequence[Tensor | None],
     source: Source, seed: int,
 ) -> list[Tensor]:  # fmt: skip
     """Mean squares of single samples' gradients `(out, r)` in the bases given."""
     total = [torch.zeros(site.sizes[1], q.shape[1], device=q.device) for site, q in zip(places, inputs, strict=True)]
     count = 0
-    for batch in captured(problem, places, samples, source, torch.Generator().manual_seed(seed)):
-        count += max(len(entering) for entering, _ in batch)
+    for samples, batch in captured(problem, places, source, torch.Generator().manual_seed(seed)):
+        count += samples
         for place, (entering, gradients) in enumerate(batch):
             if not len(gradients):
                 continue
@@ -258,11 +275,9 @@ def _sum_of_squares(gradients: Tensor, inputs: Tensor) -> Tensor:
     return out
 
 
-def _diagonals(
-    problem: Problem, places: Sequence[Site], samples: int, source: Source, seed: int
-) -> list[DiagonalShield]:
+def _diagonals(problem: Problem, places: Sequence[Site], source: Source, seed: int) -> list[DiagonalShield]:
     units = [torch.eye(site.sizes[0], device=problem.device) for site in places]
-    found = _squares(problem, places, units, [None] * len(places), samples, source, seed)
+    found = _squares(problem, places, units, [None] * len(places), source, seed)
     shields = []
     for site, squares in zip(places, found, strict=True):
         weight = site.module.weight

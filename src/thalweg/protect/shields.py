@@ -31,6 +31,7 @@ from thalweg.space import Parameter
 Named = Mapping[str, Tensor]
 Layout = Literal["linear", "transposed"]
 
+TINY = 1e-30
 DIGITS = 2
 """Digits to which τ is rounded where a system is solved for it, so that the solution is kept between steps."""
 
@@ -63,6 +64,10 @@ class Shield(ABC):
         moved = {name: tensor.to(like.device, working(like.dtype)) for name, tensor in self.tensors().items()}
         return replace(self, **moved)  # type: ignore[type-var]
 
+    def cpu(self) -> Shield:
+        """The same in main memory, in float32."""
+        return replace(self, **{name: tensor.cpu().float() for name, tensor in self.tensors().items()})  # type: ignore[type-var]
+
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept."""
@@ -87,6 +92,7 @@ class KroneckerShield(Shield):
         scales: `(out,)`, the gradients' second moments along U, or of each output.
         curvature: S `(out, r)`.
         hard: share of the inputs' energy whose leading part is projected off.
+        tasks: how many tasks are in it.
     """
 
     weight: str
@@ -99,6 +105,7 @@ class KroneckerShield(Shield):
     scales: Tensor
     curvature: Tensor
     hard: float
+    tasks: int = 1
     kind: str = field(default="kronecker", init=False)
     _factors: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -157,15 +164,18 @@ class KroneckerShield(Shield):
 
     def about(self) -> dict[str, Any]:
         """Names, layout, the whole energy and the hard share."""
-        names = ("weight", "bias", "layout", "total", "hard")
+        names = ("weight", "bias", "layout", "total", "hard", "tasks")
         return {name: getattr(self, name) for name in names}
 
     def merged(self, later: KroneckerShield) -> KroneckerShield:
-        """Both tasks' in the space of one: moments are added, S is turned into the new basis.
+        """Both tasks' in the space of one: S is added in the basis of both moments.
 
-        The diagonal of a turned diagonal operator is exact: `S' = (U'ᵀU)² S ((Q'ᵀQ)²)ᵀ`, squares of entries.
+        Each task's moment of the inputs is taken as shares of its own energy, so that a task of large inputs does not
+        take the hard part for itself; after n tasks a moment is the sum of n. The diagonal of a turned diagonal
+        operator is exact: `S' = (U'ᵀU)² S ((Q'ᵀQ)²)ᵀ`, squares of entries.
         """
-        moment = _gram(self.inputs, self.energies) + _gram(later.inputs, later.energies)
+        first, second = max(self.total, TINY) / self.tasks, max(later.total, TINY) / later.tasks
+        moment = _gram(self.inputs, self.energies / first) + _gram(later.inputs, later.energies / second)
         inputs, energies = leading(moment, max(self.inputs.shape[1], later.inputs.shape[1]))
         scales = self.scales + later.scales
         outputs = self.outputs
@@ -174,10 +184,10 @@ class KroneckerShield(Shield):
             outputs, scales = leading(both)
         curvature = sum(_turned(one, inputs, outputs) for one in (self, later))
         assert isinstance(curvature, Tensor)
-        total, hard = self.total + later.total, max(self.hard, later.hard)
+        tasks, hard = self.tasks + later.tasks, max(self.hard, later.hard)
         return replace(
-            later, inputs=inputs, energies=energies, total=total, outputs=outputs, scales=scales, curvature=curvature,
-            hard=hard,
+            later, inputs=inputs, energies=energies, total=float(tasks), outputs=outputs, scales=scales,
+            curvature=curvature, hard=hard, tasks=tasks,
         )  # fmt: skip
 
 
@@ -273,27 +283,42 @@ class DirectionShield(Shield):
         """The parameters."""
         return {"parameters": [{"name": p.name, "shape": list(p.shape)} for p in self.parameters]}
 
+    def stacked(self, other: DirectionShield) -> DirectionShield:
+        """Both sets at once, none of them cut."""
+        return self._summed(other, None)
+
     def merged(self, later: DirectionShield) -> DirectionShield:
-        """The sum, cut to as many directions as the larger of the two has: those that hold most.
+        """The sum; soft directions are cut to as many as the larger of the two has, hard ones are all kept.
 
         Raises:
             InputError: if the two run through different parameters.
         """
+        return self._summed(later, max(int((~torch.isinf(one.values)).sum()) for one in (self, later)))
+
+    def _summed(self, later: DirectionShield, most: int | None) -> DirectionShield:
         if self.names != later.names:
-            raise InputError("directions of different parameters cannot be merged; remember both tasks alike")
-        most = max(len(self.values), len(later.values))
-        hard = torch.isinf(torch.cat([self.values, later.values]))
-        weights = torch.cat([self.values, later.values])
-        weights = torch.where(hard, torch.ones_like(weights), weights) if bool(hard.any()) else weights
-        rows = torch.cat([self.vectors, later.vectors]) * weights.sqrt().unsqueeze(1)
-        _, sizes, vectors = torch.linalg.svd(rows, full_matrices=False)
-        values = torch.full_like(sizes, math.inf) if bool(hard.any()) else sizes**2
-        known = sizes > 1e-6 * sizes[0]
+            raise InputError("directions of different parameters cannot be put together; give them of the same ones")
+        values, rows = torch.cat([self.values, later.values]), torch.cat([self.vectors, later.vectors])
+        hard = torch.isinf(values)
+        firm, _ = _spanned(rows[hard], None)
+        soft = rows[~hard] - (rows[~hard] @ firm.T) @ firm  # along what is hard nothing is left to be soft
+        bent, sizes = _spanned(soft * values[~hard].sqrt().unsqueeze(1), most)
         diagonal = later.diagonal if not len(self.diagonal) else self.diagonal
         if len(self.diagonal) and len(later.diagonal):
             diagonal = self.diagonal + later.diagonal
-        kept = vectors[known][:most].contiguous(), values[known][:most]
-        return replace(later, vectors=kept[0], values=kept[1], diagonal=diagonal)
+        infinite = torch.full((len(firm),), math.inf).to(values)
+        vectors, values = torch.cat([firm, bent]), torch.cat([infinite, sizes.square()])
+        return replace(later, vectors=vectors, values=values, diagonal=diagonal)
+
+
+def _spanned(rows: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
+    """Orthonormal rows that span the given ones, by size, and their singular values; those of nothing are left out."""
+    if not len(rows):
+        return rows, rows.new_zeros(0)
+    _, sizes, vectors = torch.linalg.svd(rows, full_matrices=False)
+    count = int((sizes > 1e-6 * sizes[0]).sum())
+    count = count if most is None else min(count, most)
+    return vectors[:count].contiguous(), sizes[:count]
 
 
 def working(dtype: torch.dtype) -> torch.dtype:

@@ -36,7 +36,7 @@ NAMES = {
 }
 OWN = ("guard", "guard_small")
 HEADS = ("method", "accuracy", "backward transfer", "forgetting", "forward transfer", "learning", "memory", "step",
-         "settings")  # fmt: skip
+         "task", "settings")  # fmt: skip
 INTRODUCTION = """\
 # Forgetting: claim C8
 
@@ -45,15 +45,19 @@ learned task after task by a bias-free perceptron, 784-100-100-10, with plain SG
 task, two epochs, batches of 32. *Permuted* and *rotated* (by 10° more each) are domain-incremental, ten tasks;
 *split* is task-incremental, five tasks of two classes. Class-incremental learning is not measured.
 
-**How it was made fair.** Every method has a grid of nine settings (three step sizes, three strengths of its own); the
-one with the best validation accuracy at the end, on a seed that the result does not use, was run on the seeds of the
-result and judged on test pictures. Every penalty is taken implicitly, the rivals' too. Streams, grids and memory were
-committed before the guard ran on them (decision 0016).
+**How it was made fair.** Every method has a grid of three step sizes times three settings of its own (plain training:
+the step sizes alone; the random controls: those of the Hessian's), extended while its edge is best; the one with the
+best validation accuracy at the end, on a seed that the result does not use, was run on the seeds of the result and
+judged on test pictures. Validation pictures come from a reserve that no task trains on. Every penalty is taken
+implicitly, the rivals' too. GPM's grid holds its authors' thresholds for this net. What is bounded by time: OGD and
+directions of the Hessian keep whole vectors and were given at most 20 a task. What is not fresh: the guard was
+developed on these streams with one seed (decision 0016); the seeds are fresh.
 
 *Accuracy* is the mean over all tasks at the end; *backward transfer* what later tasks did to earlier ones; *learning*
 the accuracy of each task just after it was learned, so what protection left of the new: old and new always together.
-Intervals are 95 %, Student's t over seeds. Memory is what is kept between tasks; time that of a step beside plain
-training, one thread, beside another process."""
+Intervals are 95 %, Student's t over seeds. Memory is what is kept between tasks besides the weights; *step* the time
+of a training step beside plain training and *task* the time that measuring a learned task takes, on one thread beside
+another process."""
 
 
 def write_forgetting(board: Mapping[str, Any], folder: Path, command: str) -> list[Path]:
@@ -100,7 +104,9 @@ def _table(kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         name = f"**{name}**" if row["method"] in OWN else name
         memory = f"{row['nbytes'] / 2**20:.2f} MiB" if row["nbytes"] else DASH
         slower = f"{row['step_seconds'] / plain:.1f}×" if plain else DASH
-        lines.append(f"| {name} | {' | '.join(figures)} | {memory} | {slower} | {told} |")
+        lines.append(
+            f"| {name} | {' | '.join(figures)} | {memory} | {slower} | {row['ending_seconds']:.2f} s | {told} |"
+        )
     return [*lines, ""]
 
 

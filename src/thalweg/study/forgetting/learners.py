@@ -24,7 +24,7 @@ from thalweg.solvers.lanczos import eigenpairs
 from thalweg.study.forgetting.streams import Lesson
 
 SAMPLES = 1000
-"""Training samples on which a learned task is measured, by every method."""
+"""Training samples that a learned task is measured on, unless a method says otherwise."""
 
 
 class Learner:
@@ -74,8 +74,8 @@ class Penalty(Learner):
 
     @property
     def nbytes(self) -> int:
-        """Ω and w*."""
-        return _sizes(self.importance) + _sizes(self.home)
+        """Ω; w* is where the weights are between tasks."""
+        return _sizes(self.importance)
 
 
 class L2(Penalty):
@@ -85,6 +85,11 @@ class L2(Penalty):
         """w* is where it is."""
         self.home = [weight.clone() for weight in _weights(model)]
         self.importance = [torch.ones_like(weight) for weight in self.home]
+
+    @property
+    def nbytes(self) -> int:
+        """Nothing but w*."""
+        return 0
 
 
 def _fisher(model: nn.Module, lesson: Lesson) -> list[Tensor]:
@@ -123,6 +128,11 @@ class EWC(Penalty):
         self.home = [torch.where(t > 0, (o * h + a * w) / t, w) for o, h, a, w, t in parts]
         self.importance = total
 
+    @property
+    def nbytes(self) -> int:
+        """Ω and a centre of its own."""
+        return super().nbytes + _sizes(self.home)
+
 
 class OnlineEWC(Penalty):
     """The same around the last task's weights alone."""
@@ -150,10 +160,10 @@ class SI(Penalty):
         self._slope = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
 
     def after_step(self, model: nn.Module, rate: float) -> None:
-        """Add `−g · step`, then shrink."""
+        """Shrink, then add `−g · step`: the path is that of the weights as they went."""
+        super().after_step(model, rate)
         for into, slope, weight, last in zip(self._path, self._slope, _weights(model), self._last, strict=True):
             into.sub_(slope * (weight - last))
-        super().after_step(model, rate)
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """Ω grows by the path over the squared way."""
@@ -187,8 +197,9 @@ class GPM(Learner):
 
     SAMPLES = 300
 
-    def __init__(self, threshold: float, growth: float = 0.003) -> None:
-        self.threshold, self.growth, self.learned = threshold, growth, 0
+    def __init__(self, threshold: float, later: float | None = None, growth: float = 0.003) -> None:
+        self.thresholds = (threshold, threshold if later is None else later)
+        self.growth, self.learned = growth, 0
         self.bases: list[Tensor] | None = None
 
     def before_step(self, model: nn.Module) -> None:
@@ -199,13 +210,14 @@ class GPM(Learner):
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """Add what the new inputs have beyond the old subspace, until the threshold's share is held."""
-        value, level = lesson.train[0][: self.SAMPLES], self.threshold + self.growth * self.learned
+        value = lesson.train[0][: self.SAMPLES]
         bases: list[Tensor] = []
         with torch.no_grad():
             for module in model:  # type: ignore[attr-defined]
                 if isinstance(module, nn.Linear):
                     old = self.bases[len(bases)] if self.bases else value.new_zeros(value.shape[1], 0)
-                    bases.append(self._grown(value.T, old, level))
+                    level = self.thresholds[min(len(bases), 1)] + self.growth * self.learned
+                    bases.append(self._grown(value.T, old, min(level, 1 - 1e-6)))
                 value = module(value)
         self.bases, self.learned = bases, self.learned + 1
 
@@ -324,7 +336,7 @@ LEARNERS: dict[str, Make] = {
     "si": lambda s: SI(s["strength"]),
     "mas": lambda s: MAS(s["strength"]),
     "ogd": lambda s: OGD(s["each"]),
-    "gpm": lambda s: GPM(s["threshold"]),
+    "gpm": lambda s: GPM(s["threshold"], s["later"], s["growth"]),
     "hessian": lambda s: AlongDirections(s["k"], "hessian"),
     "random": lambda s: AlongDirections(s["k"], "random"),
     "layer_matched": lambda s: AlongDirections(s["k"], "layer_matched"),

@@ -25,6 +25,9 @@ from thalweg.tasks.fashion_mnist import read
 TRAIN, VALID, TEST = 6000, 2000, 2000
 """Pictures of each task: to learn from, to tune on, to judge on."""
 
+RESERVE = 10000
+"""The last pictures of the training part, from which validation is drawn and nothing else."""
+
 KINDS = {"permuted": 10, "rotated": 10, "split": 5}
 """Streams and how many tasks each has."""
 
@@ -43,7 +46,7 @@ class Lesson:
 
     Attributes:
         train: inputs `(n, 784)` and labels `(n,)`.
-        valid: likewise, of the training part, that no training sees.
+        valid: likewise, of a reserve of the training part that no training sees, in no task.
         test: likewise, of the test part.
         classes: those that the task has, where that is known; None for all ten.
     """
@@ -98,19 +101,15 @@ def stream(kind: str, seed: int, tasks: int | None = None) -> list[Lesson]:
     draw = torch.Generator().manual_seed(seed)
     lessons = []
     for number in range(tasks or KINDS[kind]):
-        parts = [_drawn("train", TRAIN + VALID, draw), _drawn("t10k", TEST, draw)]
-        classes: tuple[int, ...] | None = None
+        classes = (2 * number, 2 * number + 1) if kind == "split" else None
+        parts = [_drawn(part, count, draw, classes) for part, count in zip(PARTS, (TRAIN, VALID, TEST), strict=True)]
         if kind == "permuted":
             order = torch.randperm(784, generator=draw) if number else torch.arange(784)
             parts = [(inputs[:, order], labels) for inputs, labels in parts]
         elif kind == "rotated":
             parts = [(_turned(inputs, TURN * number), labels) for inputs, labels in parts]
-        else:
-            classes = (2 * number, 2 * number + 1)
-            parts = [_of_classes(part, draw, classes, TRAIN + VALID) for part in ("train", "t10k")]
-        (inputs, labels), test = parts
-        cut = max(len(labels) - VALID, len(labels) * 3 // 4)
-        lessons.append(Lesson((inputs[:cut], labels[:cut]), (inputs[cut:], labels[cut:]), test, classes))
+        train, valid, test = parts
+        lessons.append(Lesson(train, valid, test, classes))
     return lessons
 
 
@@ -124,21 +123,24 @@ def fresh_net(seed: int, widths: Sequence[int] = (784, 100, 100, 10)) -> nn.Modu
         return nn.Sequential(*layers[:-1])
 
 
+PARTS = ("train", "valid", "test")
+
+
 @cache
 def _all(part: str) -> Pictures:
-    images, labels = read(part)  # type: ignore[arg-type]
-    return images.reshape(-1, 784).float() / 255, labels.long()
-
-
-def _drawn(part: str, count: int, draw: torch.Generator) -> Pictures:
-    inputs, labels = _all(part)
-    chosen = torch.randperm(len(labels), generator=draw)[:count]
+    images, labels = read("t10k" if part == "test" else "train")
+    inputs, labels = images.reshape(-1, 784).float() / 255, labels.long()
+    if part == "test":
+        return inputs, labels
+    chosen = slice(-RESERVE, None) if part == "valid" else slice(0, -RESERVE)
     return inputs[chosen], labels[chosen]
 
 
-def _of_classes(part: str, draw: torch.Generator, classes: tuple[int, ...], count: int) -> Pictures:
+def _drawn(part: str, count: int, draw: torch.Generator, classes: tuple[int, ...] | None) -> Pictures:
     inputs, labels = _all(part)
-    there = torch.isin(labels, torch.tensor(classes)).nonzero()[:, 0]
+    there = torch.arange(len(labels))
+    if classes is not None:
+        there = torch.isin(labels, torch.tensor(classes)).nonzero()[:, 0]
     chosen = there[torch.randperm(len(there), generator=draw)[:count]]
     return inputs[chosen], labels[chosen]
 
