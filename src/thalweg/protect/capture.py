@@ -65,17 +65,19 @@ class Site:
         shape = weight.T.shape if self.transposed else weight.reshape(weight.shape[0], -1).shape
         return shape[1] + bool(self.bias), shape[0]
 
-    def rows(self, inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs `(samples, places, in)` and gradients `(samples, places, out)`."""
+    def entering(self, inputs: Tensor) -> Tensor:
+        """Inputs as `(samples, places, in)`, with a one for the bias."""
         if isinstance(self.module, nn.Conv2d):
-            inputs = _patches(self.module, inputs)
-            gradient = gradient.flatten(2).transpose(1, 2)
+            rows = _patches(self.module, inputs)
         else:
-            inputs = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-            gradient = gradient.reshape(len(gradient), -1, gradient.shape[-1])
-        if self.bias:
-            inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
-        return inputs, gradient
+            rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+        return torch.cat([rows, torch.ones_like(rows[..., :1])], dim=-1) if self.bias else rows
+
+    def leaving(self, gradient: Tensor) -> Tensor:
+        """Gradients of the output as `(samples, places, out)`."""
+        if isinstance(self.module, nn.Conv2d):
+            return gradient.flatten(2).transpose(1, 2)
+        return gradient.reshape(len(gradient), -1, gradient.shape[-1])
 
 
 def sites(problem: Problem, layers: Sequence[Layer]) -> list[Site]:
@@ -155,17 +157,15 @@ def captured(
                 outputs = [output for place in range(len(places)) for _, output in seen.get(place, ())]
                 pulled = iter(torch.autograd.grad(scalar, outputs, retain_graph=True, allow_unused=True))
                 for place, site in enumerate(places):
-                    pairs = []
-                    for entering, output in seen.get(place, ()):
-                        slope = next(pulled)
-                        pairs.append(site.rows(entering, torch.zeros_like(output) if slope is None else slope))
-                    if pairs:
-                        inputs[place] = torch.cat([entering for entering, _ in pairs], dim=1)
-                        gradients[place].append(torch.cat([slope for _, slope in pairs], dim=1).detach())
-            for place, slopes in enumerate(gradients):
-                if slopes:
-                    reached = torch.stack([slope.abs().amax(-1) for slope in slopes]).amax(0) > 0
-                    inputs[place] = inputs[place] * reached.unsqueeze(-1)
+                    slopes = [(next(pulled), output) for _, output in seen.get(place, ())]
+                    own = [site.leaving(torch.zeros_like(o) if slope is None else slope) for slope, o in slopes]
+                    if own:
+                        gradients[place].append(torch.cat(own, dim=1).detach())
+            for place, found in enumerate(gradients):
+                if found:
+                    rows = torch.cat([places[place].entering(entering) for entering, _ in seen[place]], dim=1)
+                    reached = torch.stack([slope.abs().amax(-1) for slope in found]).amax(0) > 0
+                    inputs[place] = rows * reached.unsqueeze(-1)
             yield term.samples, list(zip(inputs, gradients, strict=True))
 
 

@@ -29,6 +29,9 @@ LARGEST = 4096
 TURNED = 1024
 """Outputs of a layer up to which they are turned into the eigenvectors of their gradients' moment."""
 
+AT_ONCE = 2**23
+"""Numbers of single samples' gradients that are held at once."""
+
 SINGLES = 200
 """Samples on which parameters outside of linear maps are measured, one backward pass for each."""
 
@@ -270,8 +273,10 @@ def _sum_of_squares(gradients: Tensor, inputs: Tensor) -> Tensor:
     if gradients.shape[1] == 1:
         return (gradients[:, 0] ** 2).T @ (inputs[:, 0] ** 2)
     out = gradients.new_zeros(gradients.shape[-1], inputs.shape[-1])
-    for rows, entering in zip(gradients, inputs, strict=True):
-        out += (rows.T @ entering) ** 2
+    size = max(1, AT_ONCE // out.numel())
+    for start in range(0, len(inputs), size):
+        chosen = slice(start, start + size)
+        out += torch.bmm(gradients[chosen].transpose(1, 2), inputs[chosen]).square_().sum(0)
     return out
 
 
