@@ -268,3 +268,14 @@ def test_a_study_goes_on_where_it_was_and_says_what_it_found(tmp_path: Path, mon
 def test_intervals_are_students() -> None:
     assert interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.303 / math.sqrt(3), rel=1e-3))
     assert math.isnan(interval([1.0])[1])
+
+
+def test_the_published_table_follows_from_the_published_board() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    board, page = json.loads((docs / "study/forgetting/board.json").read_text()), (docs / "forgetting.md").read_text()
+    for kind, rows in board["streams"].items():
+        section = page.split(f"## {kind.capitalize()}\n")[1].split("\n## ")[0]
+        for row in rows:
+            mean, half = interval(row["accuracies"])
+            assert len(row["accuracies"]) == len(board["seeds"])
+            assert f"| {mean:.3f} ± {half:.3f} |" in section

@@ -53,7 +53,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_code_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    own_model, pieces = blocks("python")
+    own_model, pieces, guarded = blocks("python")
     assert len([line for line in own_model.splitlines() if line.strip()]) < 15
     torch.manual_seed(0)
     inputs = torch.randn(96, 6)
@@ -71,3 +71,8 @@ def test_the_code_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     exec(pieces, names)
     assert bool(names["pairs"].converged.all())
     assert names["t"].steps[-1] == 64 * 5 - 1
+    before = names["problem"].weights()
+    names |= {"old_problem": names["problem"], "new_problem": names["problem"], "new_loader": names["held_out"]}
+    exec(guarded, names)
+    assert Path("old-task.safetensors").stat().st_size > 1000
+    assert float((names["problem"].weights() - before).norm()) > 0.01
