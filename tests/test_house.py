@@ -26,6 +26,7 @@ ORDER = (
     "costs",
     "memory",
     "sums",
+    "described",
     "space",
     "collectives",
     "tables",

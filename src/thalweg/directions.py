@@ -7,7 +7,6 @@ down (`thalweg.recording.span`). Inner products are accumulated in float64 whate
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from thalweg.errors import InputError, RunError
+from thalweg.described import load_described, save_described
+from thalweg.errors import InputError
 from thalweg.space import ParameterSpace
 from thalweg.sums import inner_products
 from thalweg.tables import Table, Tabular
 
+FORM = "thalweg-directions-1"
 DENSE_LIMIT = 4 * 2**30
 """Bytes up to which `Directions.vectors` makes a dense copy of rows that are held otherwise."""
 
@@ -265,32 +264,27 @@ class Directions(Tabular):
 
     def save(self, path: str | Path) -> None:
         """Write the directions to a safetensors file, what is known about them as JSON in its header."""
-        tensors = {"vectors": self.vectors.detach().cpu().contiguous()}
+        tensors = {"vectors": self.vectors}
         for name in ("values", "residuals", "converged", "explained"):
             column = getattr(self, name)
             if column is not None:
-                tensors[name] = column.contiguous()
+                tensors[name] = column
         about = {
             "label": self.label,
             "matvecs": self.matvecs,
             "provenance": self.provenance,
             "space": self.space.to_json() if self.space else None,
         }
-        save_file(tensors, str(path), metadata={"format": "thalweg-directions-1", "about": json.dumps(about)})
+        save_described(path, FORM, tensors, about)
 
     @classmethod
     def load(cls, path: str | Path) -> Directions:
         """Read what `save` wrote.
 
         Raises:
-            RunError: if the file is no such file or is damaged.
+            RunError: if the file is no such file, is of another kind, or is damaged.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                about = json.loads(file.metadata()["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path} holds no directions that can be read ({error}); compute them again") from error
+        tensors, about = load_described(path, FORM, "directions", "compute them again")
         space = ParameterSpace.from_json(about["space"]) if about["space"] else None
         return cls(
             tensors["vectors"],

@@ -164,6 +164,31 @@ def test_what_is_pending_is_taken_when_the_guard_ends() -> None:
         assert float((space.vector(model) - before)[curved].abs().max()) < 1e-3
 
 
+def test_the_end_does_not_need_the_optimizer_and_hides_no_other_error() -> None:
+    model = perceptron()
+    known = tw.remember(problem(model), method="diagonal")
+    space, optimizer = problem(model).space, OPTIMIZERS["sgd"](list(model.parameters()))
+    before = space.vector(model)
+    protecting = tw.guard(optimizer, known, strength=1e9)
+    trained(model, optimizer, steps=3)
+    free = float((space.vector(model) - before).norm())
+    del optimizer
+    gc.collect()
+    protecting.remove()
+    assert float((space.vector(model) - before).norm()) < 0.5 * free
+    optimizer = OPTIMIZERS["sgd"](list(model.parameters()))
+
+    def interrupted() -> None:
+        with tw.guard(optimizer, known, strength=1e9, moved=True):
+            trained(model, optimizer, steps=3)
+            with torch.no_grad():
+                model[0].weight[0, 0] = math.nan
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
 def test_an_adaptive_step_size_follows_its_schedule_and_every_optimizer_has_its_own() -> None:
     model = perceptron()
     first, second = torch.optim.Adam(model[0].parameters(), lr=1e-2), torch.optim.Adam(model[2:].parameters(), lr=1e-2)

@@ -7,6 +7,7 @@ import math
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,7 @@ class Guard:
         self._stride: dict[tuple[int, int], list[float]] = {}
         self._before: dict[str, Tensor] = {}
         self._pending = 0
+        self._rates: dict[str, float] = {}
         self._handles = []
         for optimizer in optimizers:
             self._handles.append(optimizer.register_step_pre_hook(_quietly(self._ahead)))
@@ -79,9 +81,8 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._pending = 0  # what went wrong is not to be hidden by another error
-        self.remove()
+        with nullcontext() if kind is None else suppress(InputError):  # it would hide what went wrong first
+            self.remove()
 
     def remove(self) -> None:
         """End the protection, after the soft part of the last steps; the weights then stay as they are.
@@ -133,6 +134,7 @@ class Guard:
         begun = time.perf_counter()
         self.steps += 1
         self._pending += 1
+        self._rates = {shield.names[0]: self._rate(shield.names[0]) for shield in self.shields}
         due = math.isinf(self.strength) or self.steps % self.every == 0
         self._shrink(self._pending if due else 0)
         self._pending = 0 if due else self._pending
@@ -157,7 +159,7 @@ class Guard:
             first = self._tensors[shield.names[0]]
             shield = self._there(number, first)
             moved = {name: self._moved(name) for name in shield.names}
-            tau = 0.0 if not steps else self.strength * self._rate(shield.names[0]) * steps
+            tau = 0.0 if not steps else self.strength * self._rates[shield.names[0]] * steps
             tau = math.inf if steps and math.isinf(self.strength) else tau
             kept = shield.shrink(moved, tau)
             if not math.isfinite(float(torch.stack([new.sum() for new in kept.values()]).sum())):

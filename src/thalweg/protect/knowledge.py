@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from thalweg.described import load_described, save_described
 from thalweg.errors import InputError, RunError
 from thalweg.memory import in_bytes
 from thalweg.protect.shields import DiagonalShield, DirectionShield, KroneckerShield, Shield
@@ -20,6 +18,7 @@ from thalweg.space import Parameter, ParameterSpace
 from thalweg.tables import Table, Tabular
 
 FORMAT = "thalweg-knowledge-1"
+MEND = "make it with tw.remember"
 SAME = 1e-3
 """How far a parameter's figures may be from the remembered ones, relative to its length."""
 
@@ -95,7 +94,7 @@ class Knowledge(Tabular):
         described = []
         for number, shield in enumerate(self.shields):
             for name, tensor in shield.tensors().items():
-                tensors[f"{number}.{name}"] = tensor.detach().cpu().contiguous()
+                tensors[f"{number}.{name}"] = tensor
             described.append({"kind": shield.kind, **shield.about()})
         about = {
             "space": self.space.to_json(),
@@ -103,7 +102,7 @@ class Knowledge(Tabular):
             "prints": {name: list(values) for name, values in self.prints.items()},
             "about": dict(self.about),
         }
-        save_file(tensors, str(path), metadata={"format": FORMAT, "about": json.dumps(about)})
+        save_described(path, FORMAT, tensors, about)
 
     @classmethod
     def load(cls, path: str | Path) -> Knowledge:
@@ -112,18 +111,13 @@ class Knowledge(Tabular):
         Raises:
             RunError: if the file is no such file or is damaged.
         """
+        tensors, about = load_described(path, FORMAT, "knowledge", MEND)
         try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-                about = json.loads(metadata["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             shields = tuple(_read(number, item, tensors) for number, item in enumerate(about["shields"]))
             prints = {name: tuple(float(v) for v in values) for name, values in about["prints"].items()}
             return cls(ParameterSpace.from_json(about["space"]), shields, prints, about["about"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path} holds no knowledge that can be read ({error}); make it with tw.remember") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} holds no knowledge that can be read ({error}); {MEND}") from error
 
     def merged(self, later: Knowledge) -> Knowledge:
         """Both together, in the space of one, around the later one's weights.
