@@ -38,7 +38,7 @@ def test_every_message_is_used():
     files = [path for ending in ("*.py", "*.j2") for path in show.rglob(ending) if path.parent.name != "messages"]
     source = "".join(path.read_text(encoding="utf-8") for path in files)
     looked_up = re.compile(
-        r"(source|reading|stage|mode|certificate|cost|label|word|law|arm|verdict\.word|trial\.word)\.|"
+        r"(term|source|reading|stage|mode|certificate|cost|label|word|law|arm|verdict\.word|trial\.word)\.|"
         r"(action|certainty|finding|place|group|unknown|decision|meeting|compare)\.|\w+\.(column\.|title$|what$|null$|how$|not$)"
     )
     parts = {"path.weights", "path.random", "agreement.inexact", "approximation.top_share", "approximation.fresh_share"}

@@ -14,9 +14,10 @@ import pytest
 from tests.show.sample import LAYERS, analysis, trial
 from thalweg.decision import decision
 from thalweg.errors import InputError, RunError
-from thalweg.show.messages import Words
+from thalweg.show.messages import CATALOGUES, Words
 from thalweg.show.numbers import count, number, percent, seconds
 from thalweg.show.report import render, report
+from thalweg.show.terms import TERMS
 from thalweg.show.trial_text import verdict_line
 from thalweg.show.valley_plots import levels
 
@@ -568,3 +569,18 @@ def test_lines_of_equal_loss_stand_in_equal_ratios_and_only_where_losses_are_pos
     assert Words("en").plain("path.lines") not in Reader(render(data, "en")).text
     data["surface"] = None
     assert "plane through the last weights" not in Reader(render(data, "en")).text
+
+
+def test_every_section_explains_its_words_and_every_table_its_chance(pages):
+    for language, page in pages.items():
+        words = Words(language)
+        for section, names in TERMS.items():
+            own = re.search(rf'<section id="{section}".*?</section>', page, re.S)[0]
+            for name in names:
+                assert f"<dt>{words(f'term.{name}')}</dt><dd>{words(f'term.{name}.means')}</dd>" in own, section
+        for section in ("singular", "directions"):  # no picture, and still what chance looks like
+            own = re.search(rf'<section id="{section}".*?</section>', page, re.S)[0]
+            assert f"<dt>{words('reading.null')}</dt>" in own
+    assert set(TERMS) - {"decision", "verdict"} <= set(SECTIONS)
+    used = {name for names in TERMS.values() for name in names}
+    assert used == {key.split(".")[1] for key in CATALOGUES["en"] if key.startswith("term.")}

@@ -28,6 +28,7 @@ from thalweg.show.numbers import clean, clip, count
 from thalweg.show.sections import sections
 from thalweg.show.sections.decision import meeting, page
 from thalweg.show.sections.verdict import verdict
+from thalweg.show.terms import terms
 
 FORMAT = 1
 ANALYSIS = "results/analysis.json"
@@ -115,6 +116,7 @@ def render(analysis: Mapping[str, Any], language: str, others: Sequence[str] = (
             page=page(analysis, found, words),
             verdict=verdict(analysis, words),
             sections=[*sections(analysis, words), meeting(analysis, found, words)],
+            terms=lambda section: terms(section, words),
             links=[(other, file_name(other)) for other in others if other != language],
         )
     )

@@ -18,6 +18,7 @@ from thalweg.show.messages import (
     en_density,
     en_directions,
     en_outside,
+    en_terms,
     en_trials,
     en_valley,
     ja,
@@ -26,14 +27,15 @@ from thalweg.show.messages import (
     ja_density,
     ja_directions,
     ja_outside,
+    ja_terms,
     ja_trials,
     ja_valley,
 )
 from thalweg.show.numbers import seconds
 
 PARTS = {
-    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley, en_density, en_comparison),
-    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley, ja_density, ja_comparison),
+    "en": (en, en_directions, en_outside, en_trials, en_decision, en_valley, en_density, en_terms, en_comparison),
+    "ja": (ja, ja_directions, ja_outside, ja_trials, ja_decision, ja_valley, ja_density, ja_terms, ja_comparison),
 }
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {

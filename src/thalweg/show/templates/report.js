@@ -173,4 +173,9 @@
       button.append(...[...key.childNodes].filter((child) => child !== button));
     }
   }
+
+  // Paper cannot be pressed: the words are explained on it.
+  addEventListener("beforeprint", () => {
+    for (const words of document.querySelectorAll("details.terms")) words.open = true;
+  });
 }
