@@ -87,7 +87,7 @@ def test_the_browser_has_nothing_to_say(server, language, scheme, width):
     port, asked, folder = server
     document, console = _open(render(analysis(), language, ("en", "ja")), port, folder, width, scheme)
     assert console == ""
-    assert document.count('class="plot"') == 25
+    assert document.count('class="plot"') == 26
     assert {path for path in asked if not OWN.search(path)} == {f"http://127.0.0.1:{port}/page.html"}
 
 

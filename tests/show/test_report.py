@@ -120,7 +120,7 @@ def test_ids_are_unique(pages):
 def test_every_picture_has_an_alternative_and_every_label_its_section(pages):
     tags = Reader(pages["en"]).tags
     plots = [a for tag, a in tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 2 + 2 + 2 + 2 + 3 + 2 + 2 + 4 + 1 + 2 + 1 + 2
+    assert len(plots) == 2 + 2 + 2 + 2 + 3 + 2 + 2 + 4 + 1 + 2 + 1 + 3
     assert all(a["role"] == "img" and a["aria-label"] for a in plots)
     identifiers = {a["id"] for _, a in tags if "id" in a}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= identifiers
@@ -494,7 +494,7 @@ def test_a_trial_says_the_same_in_both_languages(tried):
     numbers = {language: sorted(re.findall(r"\d[\d.,]*\d|\d", Reader(page).text)) for language, page in tried.items()}
     assert numbers["en"] == numbers["ja"]
     plots = [a for tag, a in Reader(tried["ja"]).tags if tag == "svg" and a.get("class") == "plot"]
-    assert len(plots) == 25 + 5
+    assert len(plots) == 26 + 5
 
 
 def test_a_pilot_alone_decides_nothing(tried):
@@ -584,3 +584,22 @@ def test_every_section_explains_its_words_and_every_table_its_chance(pages):
     assert set(TERMS) - {"decision", "verdict"} <= set(SECTIONS)
     used = {name for names in TERMS.values() for name in names}
     assert used == {key.split(".")[1] for key in CATALOGUES["en"] if key.startswith("term.")}
+
+
+def test_layers_stand_with_their_intervals_by_depth(pages):
+    told = [a["data-tip"] for tag, a in Reader(pages["en"]).tags if tag == "use" and "data-tip" in a]
+    rows = sorted(analysis()["layers"], key=lambda row: row["depth"])
+    words = Words("en")
+    costs = [words.plain("layers.ranged", value=number(r["noise_cost"]), low=number(r["noise_cost_low"]),
+                         high=number(r["noise_cost_high"])) for r in rows]  # fmt: skip
+    wanted = [
+        f"{row['layer']}\n{words('layers.column.noise_cost')}: {cost}" for row, cost in zip(rows, costs, strict=True)
+    ]
+    assert [tip for tip in told if tip in wanted] == wanted
+    single = analysis()
+    for row in single["layers"]:  # one batch has no interval
+        row["noise_cost_low"] = row["noise_cost_high"] = None
+    assert "layers-costs" in render(single, "en")
+    for row in single["layers"]:
+        del row["noise_cost"]
+    assert "layers-costs" not in render(single, "ja")

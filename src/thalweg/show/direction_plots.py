@@ -51,6 +51,33 @@ def drift_speeds(axes: Axes, speeds: Mapping[str, Any], words: Words) -> None:
     style.frame(axes, grid="y")
 
 
+def layer_costs(axes: Axes, layers: Sequence[Mapping[str, Any]], words: Words) -> None:
+    """What noise in each layer costs, in order of depth, with its interval over batches where there is one.
+
+    Args:
+        axes: drawn on.
+        layers: with `layer`, `noise_cost`, and `noise_cost_low` and `noise_cost_high` or None.
+        words: the language of the labels.
+    """
+    hue, shown = colour("eigenvectors"), []
+    for place, layer in enumerate(layers):
+        value, low, high = (layer[f"noise_cost{end}"] for end in ("", "_low", "_high"))
+        if low is not None and high is not None:
+            axes.plot([low, high], [place, place], color=hue, linewidth=1.8, zorder=2)
+            shown += [low, high]
+        (mark,) = axes.plot(value, place, MARKERS["eigenvectors"], color=hue, markersize=6, zorder=3)
+        cost = numbers.number(value)
+        if low is not None and high is not None:
+            cost = words.plain("layers.ranged", value=cost, low=numbers.number(low), high=numbers.number(high))
+        told = words.plain("layers.column.noise_cost"), [cost]
+        style.tell(mark, ("", [numbers.clip(layer["layer"], 60)]), told)
+        shown.append(value)
+    style.layer_names(axes, layers)
+    style.measure(axes, "x", shown, from_zero=True)
+    axes.set_xlabel(words.plain("plot.noise_cost"), color=colour("muted"))
+    style.frame(axes, grid="x")
+
+
 def losses_ahead(axes: Axes, rows: Sequence[Mapping[str, Any]], words: Words) -> None:
     """Loss further along the drift less the loss now, beside random directions of the same length.
 

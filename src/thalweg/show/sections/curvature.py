@@ -196,6 +196,7 @@ def layers(analysis: Mapping[str, Any], words: Words) -> Section:
                 height=height,
                 left=left,
             ),
+            *_costs(shown, words, height, left),
         ),
         legend=(
             Key("diamond", "eigenvectors", words("layers.own")),
@@ -207,6 +208,29 @@ def layers(analysis: Mapping[str, Any], words: Words) -> Section:
         ),
         reading=reading(words, "layers"),
         grids=(_layers_table(rows, words), *_orders(rows, words)),
+    )
+
+
+def _costs(rows: Sequence[Mapping[str, Any]], words: Words, height: float, left: float) -> tuple[Picture, ...]:
+    """What noise in each layer costs, where that was measured."""
+    if any(layer.get("noise_cost") is None for layer in rows):
+        return ()
+    told = "; ".join(
+        words.plain(
+            "layers.alt_item", layer=clip(layer["layer"], 40), value=_ranged(layer, "noise_cost", words, number)
+        )
+        for layer in rows
+    )
+    costs = [{"noise_cost_low": None, "noise_cost_high": None, **layer} for layer in rows]
+    return (
+        Picture(
+            "layers-costs",
+            words.plain("layers.costs"),
+            words.plain("layers.costs_alt", told=told),
+            lambda axes: direction_plots.layer_costs(axes, costs, words),
+            height=height,
+            left=left,
+        ),
     )
 
 
