@@ -99,7 +99,7 @@ prove: setup-test
 # Needs the package dataset-fashion-mnist, see src/thalweg/tasks/fashion_mnist.py; the peers get an environment in
 # benchmarks/.venv. The second list holds verdicts against planted truths, and the first minutes of a new user.
 BENCHMARKS := peers products batched overhead layers warm growth recording pca sketch guarding
-VERDICTS := drift trials trial_arms fine_tune first_minutes
+VERDICTS := surfaces drift trials trial_arms fine_tune first_minutes
 bench: setup-test
 	@set -e; for script in $(BENCHMARKS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script $(BENCH); done
 	@set -e; for script in $(VERDICTS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script; done
@@ -108,5 +108,5 @@ study: setup-demo
 	@$(BIN)/thalweg claims --out out/study
 
 clean:
-	rm -rf $(VENV) benchmarks/.venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.venv benchmarks/.venv-surfaces out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

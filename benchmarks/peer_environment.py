@@ -25,22 +25,26 @@ OURS = "thalweg"
 PINNED = ("curvlinops-for-pytorch", "hessian-eigenthings", "PyHessian")
 
 
-def peer_python() -> Path:
+def peer_python(requirements: Path = REQUIREMENTS, home: Path = HOME) -> Path:
     """The interpreter of the peers' environment, which is made where it is missing or its pins have changed.
 
     The peers are installed before this environment's packages are put behind them, and without their dependencies:
     one asks for torchvision, which breaks beside another build of torch.
+
+    Args:
+        requirements: the peers with their pins.
+        home: where the environment is made.
     """
-    python = HOME / "bin" / "python"
-    done = HOME / ".done"
-    stamp = f"{sys.version}\n{REQUIREMENTS.read_text()}"
+    python = home / "bin" / "python"
+    done = home / ".done"
+    stamp = f"{sys.version}\n{requirements.read_text()}"
     if done.is_file() and done.read_text() == stamp:
         return python
-    print(f"making {HOME} for the peers", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(HOME)], check=True)
-    install = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(REQUIREMENTS)]
+    print(f"making {home} for the peers", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)], check=True)
+    install = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(requirements)]
     subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True)
-    paths = {"base": str(HOME), "platbase": str(HOME)}
+    paths = {"base": str(home), "platbase": str(home)}
     own = Path(sysconfig.get_path("purelib", vars=paths))
     (own / "thalweg_environment.pth").write_text(sysconfig.get_path("purelib") + "\n")
     done.write_text(stamp)
@@ -69,7 +73,7 @@ def child(
     command = [python, "-m", f"benchmarks.{module}", mode, name, str(folder), str(out), str(given)]
     said: list[str] = []
     with subprocess.Popen(
-        command, cwd=ROOT, env=_child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -109,7 +113,7 @@ def machine(command: str, threads: int, busy: float, peers: bool) -> str:
     )
 
 
-def _child_environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Environment variables of a contestant's process: this repository's modules first."""
     places = [str(ROOT), str(ROOT / "src")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONWARNINGS": "ignore"}

@@ -39,6 +39,7 @@ SCRIPTS = (
     "fine_tune",
     "first_minutes",
     "guarding",
+    "surfaces",
 )
 PARTS = (
     "about",
