@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 command = [str(python), "-m", "benchmarks.surfaces", "--worker", name, kind, str(folder)]
                 command += [str(chosen.repeats), str(out)]
                 done = subprocess.run(
-                    [*command, str(chosen.repeats), str(out)],
+                    command,
                     cwd=ROOT,
                     env=child_environment(),
                     capture_output=True,
