@@ -159,9 +159,15 @@ def claims(
 @app.command()
 def forget(
     out: Annotated[Path, typer.Option(help="The study's folder; what is in it is not run again.")] = Path("out/forget"),
-    streams: Annotated[str | None, typer.Option(help="permuted, rotated, split, with commas.")] = None,
+    streams: Annotated[
+        str | None,
+        typer.Option(help="permuted, rotated, split, texts, pretrained, many, narrow, classes, with commas."),
+    ] = None,
     methods: Annotated[str | None, typer.Option(help="Some of the methods only, with commas.")] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of the result.", min=2)] = 5,
+    final: Annotated[int, typer.Option(help="Seeds of the finalists: the guard and the two best others.", min=2)] = 10,
+    curves: Annotated[bool, typer.Option(help="How protection depends on its strength and on k, too.")] = True,
+    workers: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -175,7 +181,10 @@ def forget(
         None if streams is None else streams.split(","),
         None if methods is None else methods.split(","),
         range(seeds),
-        say=speaker(quiet),
+        range(final),
+        curves,
+        workers,
+        speaker(quiet),
     )
     files = write_forgetting(board, out, own_command())
     show_result({**board, "files": [str(path) for path in files]}, as_json, forgetting_text)

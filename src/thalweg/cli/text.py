@@ -112,4 +112,7 @@ def forgetting_text(board: dict[str, Any]) -> str:
             )
             slower = f"{row['step_seconds'] / plain:.2f}x" if plain else f"{1000 * row['step_seconds']:.2f} ms"
             lines.append(f"  {row['method']:<14} {figures}  {row['nbytes'] / 2**20:6.2f} MiB  {slower}")
+        for lead in board["leads"][kind]:
+            told = f"{lead['lead']:+.3f}±{lead['half']:.3f}"
+            lines.append(f"  {lead['own']} over {lead['rival']}, seed by seed: {told}, {lead['word']}")
     return "\n".join(lines)

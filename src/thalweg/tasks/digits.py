@@ -34,7 +34,7 @@ def digits_task(hidden: Sequence[int] = (128, 64), batch: int = 256, seed: int =
         InputError: if `hidden` is no sequence of widths.
         MissingExtraError: if scikit-learn is not installed.
     """
-    images, labels = _load()
+    images, labels = digit_images()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     images, labels = images[order], labels[order]
     return Task(
@@ -123,7 +123,12 @@ def _batches(images: Tensor, labels: Tensor, batch: int) -> list[tuple[Tensor, T
     return list(zip(torch.split(images, batch), torch.split(labels, batch), strict=True))
 
 
-def _load() -> tuple[Tensor, Tensor]:
+def digit_images() -> tuple[Tensor, Tensor]:
+    """All 1,797 pictures, from 0 to 1, `(n, 64)`, and their labels.
+
+    Raises:
+        MissingExtraError: if scikit-learn is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

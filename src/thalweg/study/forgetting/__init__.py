@@ -1,58 +1,30 @@
 """The study of claim C8: does protecting directions reduce forgetting, beside the methods that keep no data?
 
 Every method learns the same streams with the same net, batches and number of steps. Its settings are chosen from a grid
-of its own, which is extended while its edge is best, by the accuracy on validation pictures at the end of the stream,
-on seeds that the result does not use. What is reported is then measured on test pictures, over other seeds. The guard
-was developed on these streams with one seed (docs/decisions/0016), so the seeds are fresh and the streams are not.
+of its own, which is extended while its edge is best, by the accuracy on validation samples at the end of the stream,
+on seeds that the result does not use. What is reported is then measured on test samples, over other seeds. The guard
+was developed on the picture streams with one seed (docs/decisions/0016), so there the seeds are fresh and the streams
+are not.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 
 from thalweg.errors import InputError, nearest
 from thalweg.measurement.base import Say
 from thalweg.protect.transfer import transfer
-from thalweg.runs import read_json, write_atomically
-from thalweg.study.forgetting.learners import LEARNERS
-from thalweg.study.forgetting.streams import KINDS, fresh_net, stream
-
-RATES = (0.05, 0.1, 0.2)
-"""Step sizes of plain descent, for every method."""
-
-GRIDS: Mapping[str, Sequence[Mapping[str, float]]] = {
-    "none": [{}],
-    "l2": [{"strength": value} for value in (0.003, 0.03, 0.3)],
-    "ewc": [{"strength": value} for value in (3.0, 30.0, 300.0)],
-    "online_ewc": [{"strength": value} for value in (3.0, 30.0, 300.0)],
-    "si": [{"strength": value} for value in (0.1, 1.0, 10.0)],
-    "mas": [{"strength": value} for value in (0.1, 1.0, 10.0)],
-    "ogd": [{"each": value} for value in (5, 10, 20)],
-    "gpm": [
-        {"threshold": 0.95, "later": 0.99, "growth": 0.0},  # its authors' own for this net
-        {"threshold": 0.94, "later": 0.94, "growth": 0.003},
-        {"threshold": 0.97, "later": 0.97, "growth": 0.003},
-    ],
-    "hessian": [{"k": value} for value in (5, 10, 20)],
-    "random": [{"k": value} for value in (5, 10, 20)],
-    "layer_matched": [{"k": value} for value in (5, 10, 20)],
-    "guard": [{"strength": value, "hard": 0.9} for value in (1.0, 5.0, 30.0)],
-    "guard_small": [{"strength": value, "hard": 0.9, "rank": 150} for value in (1.0, 5.0, 30.0)],
-}
-"""Three settings for each method, times three step sizes. `guard_small` has about the memory of EWC, 0.7 MiB."""
+from thalweg.runs import write_atomically
+from thalweg.study.forgetting.cells import Wanted, run_cells
+from thalweg.study.forgetting.kinds import ALONG, FOLLOWS, GRIDS, KINDS, OWN, settings_of
 
 STRETCHED = {"rate": 2.0, "strength": 6.0}
 """What is extended while its edge is best, and by which factor; k and each are bounded by memory and time."""
@@ -60,79 +32,17 @@ STRETCHED = {"rate": 2.0, "strength": 6.0}
 ROUNDS = 4
 """Extensions of a grid at the most."""
 
-FOLLOWS = {"random": "hessian", "layer_matched": "hessian"}
-"""Controls take the settings of what they control, so that k is the same."""
+TUNING, JUDGING, FINAL = (100, 101), (0, 1, 2, 3, 4), tuple(range(10))
+"""Seeds: of the choice of settings, of the result, and of the result of the finalists."""
 
-TUNING, JUDGING = (100,), (0, 1, 2, 3, 4)
-"""Seeds: of the choice of settings, and of the result."""
+RIVALS = 2
+"""So many of the best rivals are finalists, beside this library's own."""
 
-EPOCHS, BATCH = 2, 32
+STRENGTHS, SHARES, MANY = (0.0, 0.2, 1.0, 5.0, 30.0, 200.0), (0.0, 0.7, 0.9, 0.99), (1, 5, 20, 50, 100)
+"""Of the curves: strengths and hard shares of the guard, and numbers of directions of each old task."""
 
-
-def run_cell(
-    kind: str, method: str, settings: Mapping[str, Any], seed: int, tasks: int | None = None
-) -> dict[str, Any]:
-    """One stream learned by one method.
-
-    Args:
-        kind: the stream.
-        method: of LEARNERS.
-        settings: the method's, and "rate".
-        seed: of pictures, weights and order.
-        tasks: the first so many; all unless given.
-    """
-    torch.set_num_threads(1)
-    lessons, model, learner = stream(kind, seed, tasks), fresh_net(seed), LEARNERS[method](settings)
-    draw = torch.Generator().manual_seed(seed + 1)
-    test, valid = [], []
-    start = [lesson.accuracy(model, lesson.test) for lesson in lessons]
-    training = ending = 0.0
-    steps = 0
-    for number, lesson in enumerate(lessons):
-        optimizer = torch.optim.SGD(model.parameters(), lr=settings["rate"])
-        begun = time.perf_counter()
-        learner.begin(model, optimizer)
-        for chosen in _batches(len(lesson.train[1]), draw):
-            optimizer.zero_grad()
-            lesson.loss(model, lesson.train[0][chosen], lesson.train[1][chosen]).backward()  # type: ignore[no-untyped-call]
-            learner.before_step(model)
-            optimizer.step()
-            learner.after_step(model, settings["rate"])
-            steps += 1
-        training += time.perf_counter() - begun
-        begun = time.perf_counter()
-        learner.end(model, lesson, seed + number)
-        ending += time.perf_counter() - begun
-        test.append([one.accuracy(model, one.test) for one in lessons])
-        valid.append([one.accuracy(model, one.valid) for one in lessons])
-    return {
-        "stream": kind, "method": method, "settings": dict(settings), "seed": seed, "test": test, "start": start,
-        "valid": float(np.mean(valid[-1])), "seconds": training, "ending_seconds": ending, "steps": steps,
-        "nbytes": learner.nbytes,
-    }  # fmt: skip
-
-
-def _batches(count: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
-    for _ in range(EPOCHS):
-        yield from torch.split(torch.randperm(count, generator=draw)[: count // BATCH * BATCH], BATCH)
-
-
-def settings_of(method: str) -> list[dict[str, Any]]:
-    """Everything that the method's grid holds before it is extended."""
-    return [{"rate": rate, **own} for rate in RATES for own in GRIDS[method]]
-
-
-def stretched(best: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The settings beyond the edge at which the best one lies; none where it lies inside."""
-    beyond = []
-    for name, factor in STRETCHED.items():
-        if name in best:
-            values = [settings[name] for settings in tried]
-            if best[name] == max(values):
-                beyond.append({**best, name: best[name] * factor})
-            if best[name] == min(values):
-                beyond.append({**best, name: best[name] / factor})
-    return [settings for settings in beyond if settings not in tried]
+CURVED = ("permuted", "rotated")
+"""Streams on which curves are drawn."""
 
 
 def study(
@@ -140,6 +50,8 @@ def study(
     kinds: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] = JUDGING,
+    final: Sequence[int] = FINAL,
+    curves: bool = True,
     workers: int = 2,
     say: Say | None = None,
 ) -> dict[str, Any]:
@@ -150,13 +62,18 @@ def study(
     Args:
         out: the folder; cells go into `cells/`.
         kinds: streams; all unless given.
-        methods: of LEARNERS; all unless given.
+        methods: ways to learn them; all unless given.
         seeds: of the result.
+        final: those of the finalists: this library's own methods and, stream by stream, the best rivals.
+        curves: also how the guard depends on its strength and hard share, and directions on their number.
         workers: processes.
         say: called with a line for each cell.
 
+    Returns:
+        `streams`, for each a row for each method; `leads`, the guard's over each rival, seed by seed; `curves`.
+
     Raises:
-        InputError: if there is no such stream or method, or Fashion-MNIST is not on this machine.
+        InputError: if there is no such stream or method, or what a stream is made of is not on this machine.
     """
     kinds, methods = list(kinds or KINDS), list(methods or GRIDS)
     for name, known in ((kinds, KINDS), (methods, GRIDS)):
@@ -165,65 +82,125 @@ def study(
                 raise InputError(f"there is no {one!r}; choose from {nearest(one, known)}")
     folder = Path(out) / "cells"
     folder.mkdir(parents=True, exist_ok=True)
+    chosen = _chosen(folder, kinds, methods, workers, say)
+    wanted = [(*which, settings, seed) for which, settings in chosen.items() for seed in seeds]
+    found = run_cells(folder, wanted, workers, say)
+    rows = {kind: [_row(found, kind, method, chosen[kind, method]) for method in methods] for kind in kinds}
+    longer = [
+        (kind, method, chosen[kind, method], seed)
+        for kind in kinds
+        for method in finalists(rows[kind])
+        for seed in sorted({*seeds, *final})
+        if not KINDS[kind].follows
+    ]
+    found += run_cells(folder, longer, workers, say)
+    rows = {kind: [_row(found, kind, method, chosen[kind, method]) for method in methods] for kind in kinds}
+    board: dict[str, Any] = {
+        "streams": rows,
+        "leads": {kind: leads(rows[kind]) for kind in kinds},
+        "seeds": list(seeds),
+        "tuning_seeds": list(TUNING),
+    }
+    if curves:
+        board["curves"] = {
+            kind: _curves(folder, kind, chosen, list(seeds)[:3], workers, say) for kind in CURVED if kind in kinds
+        }
+    write_atomically(Path(out) / "forgetting.json", json.dumps(board, indent=1).encode())
+    return board
+
+
+def _chosen(
+    folder: Path, kinds: Sequence[str], methods: Sequence[str], workers: int, say: Say | None
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """The settings of each method on each stream."""
     leaders = {method: FOLLOWS.get(method, method) for method in methods}
-    tried = {(kind, one): settings_of(one) for kind in kinds for one in dict.fromkeys(leaders.values())}
+    tuned_on = {kind: KINDS[kind].follows or kind for kind in kinds}
+    tried = {(kind, one): settings_of(kind, one) for kind in tuned_on.values() for one in leaders.values()}
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(ROUNDS + 1):
-        wanted = [(*which, settings, seed) for which, many in tried.items() for settings in many for seed in TUNING]
-        tuned = _cells(folder, wanted, workers, say)
+        wanted: list[Wanted] = [
+            (*which, settings, seed) for which, many in tried.items() for settings in many for seed in TUNING
+        ]
+        tuned = run_cells(folder, wanted, workers, say)
         best = {which: _best(tuned, *which) for which in tried}
         more = {which: stretched(best[which], many) for which, many in tried.items()}
         if not any(more.values()):
             break
         tried = {which: many + more[which] for which, many in tried.items()}
-    chosen = {(kind, method): best[kind, leader] for kind in kinds for method, leader in leaders.items()}
-    final = [
-        (kind, method, settings, seed) for (kind, method), settings in chosen.items() if settings for seed in seeds
+    return {(kind, method): best[tuned_on[kind], leader] for kind in kinds for method, leader in leaders.items()}
+
+
+def stretched(best: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The settings beyond the edge at which the best one lies; none where it lies inside.
+
+    The edge is that among the settings which differ from the best in nothing else.
+    """
+    beyond = []
+    for name, factor in STRETCHED.items():
+        if name in best:
+            rest = {key: value for key, value in best.items() if key != name}
+            values = [one[name] for one in tried if {key: value for key, value in one.items() if key != name} == rest]
+            if best[name] == max(values):
+                beyond.append({**best, name: best[name] * factor})
+            if best[name] == min(values):
+                beyond.append({**best, name: best[name] / factor})
+    return [settings for settings in beyond if settings not in tried]
+
+
+def finalists(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of a stream that are run on more seeds: this library's own, and the rivals with the best accuracy."""
+    rivals = sorted((row for row in rows if row["method"] not in OWN), key=lambda row: -row["accuracy"])
+    own = [row["method"] for row in rows if row["method"] in OWN]
+    return [*own, *(row["method"] for row in rivals[:RIVALS])] if own else []
+
+
+def leads(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How far each of this library's own is ahead of each rival, over the seeds that both have.
+
+    Returns:
+        For each pair `own`, `rival`, `lead` in accuracy, `half` of its interval, and `word`: "ahead" or "behind" where
+        the interval leaves out zero, else "equal".
+    """
+    out = []
+    for own in rows:
+        for rival in rows:
+            if own["method"] in OWN and rival["method"] not in OWN:
+                pairs = zip(own["accuracies"], rival["accuracies"], strict=False)  # both begin with the same seeds
+                mean, half = interval([mine - other for mine, other in pairs])
+                word = "equal" if not abs(mean) > half else "ahead" if mean > 0 else "behind"
+                out.append({"own": own["method"], "rival": rival["method"], "lead": mean, "half": half, "word": word})
+    return out
+
+
+def _curves(
+    folder: Path, kind: str, chosen: Mapping[tuple[str, str], dict[str, Any]], seeds: Sequence[int], workers: int,
+    say: Say | None,
+) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """The guard by strength and hard share, and directions by their number, at the step sizes that were chosen."""
+    plans: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    if (kind, "guard") in chosen:
+        rate = chosen[kind, "guard"]["rate"]
+        plans["strength"] = [
+            ("guard", {"rate": rate, "strength": strength, "hard": hard}) for hard in SHARES for strength in STRENGTHS
+        ]
+    plans["k"] = [
+        (method, {"rate": chosen[kind, method]["rate"], "k": k})
+        for method in ALONG
+        if (kind, method) in chosen
+        for k in MANY
     ]
-    cells = _cells(folder, final, workers, say)
-    board = {
-        "streams": {kind: [_row(cells, kind, method, chosen[kind, method]) for method in methods] for kind in kinds},
-        "seeds": list(seeds),
-        "tuning_seeds": list(TUNING),
-    }
-    write_atomically(Path(out) / "forgetting.json", json.dumps(board, indent=1).encode())
-    return board
+    out: dict[str, list[dict[str, Any]]] = {}
+    for name, points in plans.items():
+        found = run_cells(folder, [(kind, *point, seed) for point in points for seed in seeds], workers, say)
+        out[name] = [_row(found, kind, method, settings) for method, settings in points]
+    return out
 
 
-@cache
-def _code() -> str:
-    """A mark of the code that a cell was made with, so that no two versions are mixed."""
-    home = Path(__file__).parents[2]
-    files = sorted([*(home / "protect").glob("*.py"), *(home / "study" / "forgetting").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
-
-
-def _name(kind: str, method: str, settings: Mapping[str, Any], seed: int) -> str:
-    told = "-".join(f"{key}{value:g}" for key, value in settings.items())
-    return f"{kind}-{method}-{told}-{seed}-{_code()}.json"
-
-
-def _cells(
-    folder: Path, wanted: Sequence[tuple[str, str, dict[str, Any], int]], workers: int, say: Say | None
-) -> list[dict[str, Any]]:
-    say = say or (lambda line: None)
-    missing = [one for one in wanted if not (folder / _name(*one)).is_file()]
-    with ProcessPoolExecutor(workers) as pool:
-        for number, (one, cell) in enumerate(zip(missing, pool.map(_safely, missing), strict=True), 1):
-            write_atomically(folder / _name(*one), json.dumps(cell).encode())
-            say(f"{number} of {len(missing)}: {_name(*one)} accuracy {np.mean(cell['test'][-1]):.3f}")
-    return [read_json(folder / _name(*one)) for one in wanted]
-
-
-def _safely(one: tuple[str, str, dict[str, Any], int]) -> dict[str, Any]:
-    return run_cell(*one)
-
-
-def _best(cells: Sequence[Mapping[str, Any]], kind: str, method: str) -> dict[str, Any]:
+def _best(tuned: Sequence[Mapping[str, Any]], kind: str, method: str) -> dict[str, Any]:
     """The settings with the best mean validation accuracy at the end."""
     found: dict[str, list[float]] = {}
     named: dict[str, dict[str, Any]] = {}
-    for cell in cells:
+    for cell in tuned:
         if (cell["stream"], cell["method"]) == (kind, method):
             key = json.dumps(cell["settings"], sort_keys=True)
             named[key] = cell["settings"]
@@ -231,16 +208,24 @@ def _best(cells: Sequence[Mapping[str, Any]], kind: str, method: str) -> dict[st
     return named[max(found, key=lambda key: float(np.mean(found[key])))]
 
 
-def _row(cells: Sequence[Mapping[str, Any]], kind: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    own = [c for c in cells if (c["stream"], c["method"]) == (kind, method) and c["settings"] == dict(settings)]
-    found = [transfer(cell["test"], cell["start"]) for cell in own]
-    row: dict[str, Any] = {"method": method, "settings": dict(settings), "seeds": len(own)}
-    for key in asdict(found[0]):
-        row[key], row[f"{key}_half"] = interval([getattr(one, key) for one in found])
-    row["nbytes"] = max(cell["nbytes"] for cell in own)
-    row["ending_seconds"] = float(np.median([cell["ending_seconds"] / len(cell["test"]) for cell in own]))
-    row["step_seconds"] = float(np.median([cell["seconds"] / cell["steps"] for cell in own]))
-    row["accuracies"] = [one.accuracy for one in found]
+def _row(found: Sequence[Mapping[str, Any]], kind: str, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    own = {
+        cell["seed"]: cell
+        for cell in found
+        if (cell["stream"], cell["method"]) == (kind, method) and cell["settings"] == dict(settings)
+    }
+    many = [own[seed] for seed in sorted(own)]
+    measured = [transfer(cell["test"], cell["start"]) for cell in many]
+    row: dict[str, Any] = {"method": method, "settings": dict(settings), "seeds": len(many)}
+    for key in asdict(measured[0]):
+        row[key], row[f"{key}_half"] = interval([getattr(one, key) for one in measured])
+    row["nbytes"] = max(cell["nbytes"] for cell in many)
+    row["ending_seconds"] = float(np.median([cell["ending_seconds"] / len(cell["test"]) for cell in many]))
+    row["step_seconds"] = float(np.median([cell["seconds"] / cell["steps"] for cell in many]))
+    row["accuracies"] = [one.accuracy for one in measured]
+    matrix = np.mean([cell["test"] for cell in many], axis=0)
+    row["so_far"] = [float(line[: place + 1].mean()) for place, line in enumerate(matrix)]
+    row["last"] = matrix[-1].tolist()
     return row
 
 

@@ -1,7 +1,9 @@
-"""Ways to learn a stream: what is done after each step, and what is kept once a task is learned.
+"""Other ways to learn a stream: what is done in each step, and what is kept once a task is learned.
 
-The rivals are small and by themselves, so that nothing of `thalweg.protect` could favour or spoil them; every penalty
-is taken implicitly (an explicit one diverges at the strengths that keep most). Sources: EWC, J. Kirkpatrick et al.,
+They are small and by themselves, so that nothing of `thalweg.protect` could favour or spoil them; under
+plain descent every penalty is taken implicitly (an explicit one diverges at the strengths that keep most); under an
+adaptive optimizer penalties are added to the gradient, as usual, and projections are of the optimizer's own update
+(S. Wang et al., CVPR 2021, arXiv 2103.00220). Sources: EWC, J. Kirkpatrick et al.,
 PNAS 114(13), 2017; online EWC, J. Schwarz et al., ICML 2018, arXiv 1805.06370; SI, F. Zenke, B. Poole, S. Ganguli,
 ICML 2017, arXiv 1703.04200; MAS, R. Aljundi et al., ECCV 2018, arXiv 1711.09601; OGD, M. Farajtabar et al.,
 AISTATS 2020, arXiv 1910.07104; GPM, G. Saha, I. Garg, K. Roy, ICLR 2021, arXiv 2103.09762.
@@ -9,29 +11,29 @@ AISTATS 2020, arXiv 1910.07104; GPM, G. Saha, I. Garg, K. Roy, ICLR 2021, arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.nn import functional
+from torch.optim import SGD, Optimizer
 
-from thalweg.directions import Directions, layer_matched_directions, random_directions
-from thalweg.protect.guard import Guard, guard
-from thalweg.protect.knowledge import Knowledge
-from thalweg.protect.remember import Method, remember
-from thalweg.solvers.lanczos import eigenpairs
-from thalweg.study.forgetting.streams import Lesson
+from thalweg.study.forgetting.lessons import Lesson
 
-SAMPLES = 1000
-"""Training samples that a learned task is measured on, unless a method says otherwise."""
+SINGLES = 200
+"""Samples that are taken one by one, where a net is no chain of linear maps."""
 
 
 class Learner:
     """Plain training: nothing is protected."""
 
+    plain = True
+    """Whether the optimizer is plain descent, so that a step is its rate times the gradient."""
+
     def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Before a task."""
+        self.plain = isinstance(optimizer, SGD) and not optimizer.param_groups[0]["momentum"]
 
     def before_step(self, model: nn.Module) -> None:
         """After the gradients, before the step."""
@@ -57,16 +59,24 @@ def _sizes(tensors: list[Tensor] | None) -> int:
 
 
 class Penalty(Learner):
-    """`½ λ Σ Ω (w − w*)²` taken implicitly; what Ω is, the others say."""
+    """`½ λ Σ Ω (w − w*)²`; what Ω is, the others say."""
 
     def __init__(self, strength: float) -> None:
         self.strength = strength
         self.importance: list[Tensor] | None = None
         self.home: list[Tensor] | None = None
 
+    def before_step(self, model: nn.Module) -> None:
+        """Under an adaptive optimizer, add the penalty's gradient."""
+        if self.plain or self.importance is None or self.home is None:
+            return
+        for parameter, home, importance in zip(model.parameters(), self.home, self.importance, strict=True):
+            pull = self.strength * importance * (parameter.detach() - home)
+            parameter.grad = pull if parameter.grad is None else parameter.grad + pull
+
     def after_step(self, model: nn.Module, rate: float) -> None:
-        """Shrink the way from w*."""
-        if self.importance is None or self.home is None:
+        """Under plain descent, shrink the way from w*."""
+        if not self.plain or self.importance is None or self.home is None:
             return
         for weight, home, importance in zip(_weights(model), self.home, self.importance, strict=True):
             pull = rate * self.strength * importance
@@ -92,11 +102,25 @@ class L2(Penalty):
         return 0
 
 
-def _fisher(model: nn.Module, lesson: Lesson) -> list[Tensor]:
-    """The exact diagonal of the Fisher information, the expectation over all labels."""
-    inputs = lesson.train[0][:SAMPLES]
+def _fisher(model: nn.Module, lesson: Lesson, seed: int = 0) -> list[Tensor]:
+    """The diagonal of the Fisher information: over all labels in a chain of linear maps, else over drawn ones."""
+    if isinstance(model, nn.Sequential) and all(isinstance(module, (nn.Linear, nn.ReLU)) for module in model):
+        return _exact_fisher(model, lesson)
+    draw, inputs = torch.Generator().manual_seed(seed), lesson.measured()[0][:SINGLES]
+    out = [torch.zeros_like(weight) for weight in _weights(model)]
+    for one in torch.split(inputs, 1):
+        log = lesson.outputs(model, one).log_softmax(-1).flatten(0, -2)
+        labels = torch.multinomial(log.detach().exp(), 1, generator=draw)
+        total = log.gather(1, labels).sum() / len(log) ** 0.5  # predictions of one sample are independent
+        for into, slope in zip(out, torch.autograd.grad(total, list(model.parameters())), strict=True):
+            into += slope**2 / len(inputs)
+    return out
+
+
+def _exact_fisher(model: nn.Sequential, lesson: Lesson) -> list[Tensor]:
+    inputs = lesson.measured()[0]
     entering, leaving, value = [], [], inputs
-    for module in model:  # type: ignore[attr-defined]
+    for module in model:
         if isinstance(module, nn.Linear):
             entering.append(value.detach())
         value = module(value)
@@ -119,7 +143,7 @@ class EWC(Penalty):
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """`Σ F_t (w − w_t)²` is `ΣF (w − ΣF w_t / ΣF)²` and a constant."""
-        new, here = _fisher(model, lesson), [weight.clone() for weight in _weights(model)]
+        new, here = _fisher(model, lesson, seed), [weight.clone() for weight in _weights(model)]
         if self.importance is None or self.home is None:
             self.importance, self.home = new, here
             return
@@ -139,7 +163,7 @@ class OnlineEWC(Penalty):
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """Add the Fisher diagonal; move w*."""
-        new = _fisher(model, lesson)
+        new = _fisher(model, lesson, seed)
         self.importance = new if self.importance is None else [a + b for a, b in zip(self.importance, new, strict=True)]
         self.home = [weight.clone() for weight in _weights(model)]
 
@@ -151,6 +175,7 @@ class SI(Penalty):
 
     def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Start the path."""
+        super().begin(model, optimizer)
         self._start = [weight.clone() for weight in _weights(model)]
         self._path = [torch.zeros_like(weight) for weight in self._start]
 
@@ -158,6 +183,7 @@ class SI(Penalty):
         """Keep where it is and the gradient there."""
         self._last = [weight.clone() for weight in _weights(model)]
         self._slope = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+        super().before_step(model)
 
     def after_step(self, model: nn.Module, rate: float) -> None:
         """Shrink, then add `−g · step`: the path is that of the weights as they went."""
@@ -181,45 +207,76 @@ class MAS(Penalty):
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """`Ω = mean |∂ |f|² / ∂w|`, sample by sample."""
-        inputs = lesson.train[0][: SAMPLES // 5]
-        classes = list(lesson.classes or range(10))
+        inputs = lesson.measured()[0][:SINGLES]
+        chosen = slice(None) if lesson.classes is None else list(lesson.classes)
         new = [torch.zeros_like(weight) for weight in _weights(model)]
         for one in torch.split(inputs, 1):
-            found = torch.autograd.grad((model(one)[:, classes] ** 2).sum(), list(model.parameters()))
+            squares = (model(one)[..., chosen] ** 2).sum(-1).mean()
+            found = torch.autograd.grad(squares, list(model.parameters()))
             for into, gradient in zip(new, found, strict=True):
                 into += gradient.abs() / len(inputs)
         self.importance = new if self.importance is None else [a + b for a, b in zip(self.importance, new, strict=True)]
         self.home = [weight.clone() for weight in _weights(model)]
 
 
-class GPM(Learner):
-    """Gradient projection memory: off the leading subspace of each layer's inputs."""
-
-    SAMPLES = 300
-
-    def __init__(self, threshold: float, later: float | None = None, growth: float = 0.003) -> None:
-        self.thresholds = (threshold, threshold if later is None else later)
-        self.growth, self.learned = growth, 0
-        self.bases: list[Tensor] | None = None
+class Projecting(Learner):
+    """Takes a part off the gradients under plain descent, off the optimizer's update otherwise."""
 
     def before_step(self, model: nn.Module) -> None:
         """With plain descent, a projected gradient is a projected step."""
-        for parameter, basis in zip(model.parameters(), self.bases or (), strict=False):
-            if parameter.grad is not None:
-                parameter.grad.sub_((parameter.grad @ basis) @ basis.T)
+        if self.plain:
+            self._project([p.grad for p in model.parameters() if p.grad is not None])
+        else:
+            self._last = [weight.clone() for weight in _weights(model)]
+
+    def after_step(self, model: nn.Module, rate: float) -> None:
+        """With any other, the update is taken again without that part."""
+        if not self.plain:
+            steps = [weight - last for weight, last in zip(_weights(model), self._last, strict=True)]
+            self._project(steps)
+            for weight, last, step in zip(_weights(model), self._last, steps, strict=True):
+                weight.copy_(last + step)
+
+    def _project(self, steps: list[Tensor]) -> None:
+        """Take the part off each parameter's step, in place."""
+
+
+class GPM(Projecting):
+    """Gradient projection memory: off the leading subspace of each layer's inputs.
+
+    Linear maps and convolutions are protected; where `rest` is 0 everything else stands still after the first task.
+    """
+
+    SAMPLES, COLUMNS = 300, 6000
+
+    def __init__(self, threshold: float, later: float | None = None, growth: float = 0.003, rest: float = 1) -> None:
+        self.thresholds = (threshold, threshold if later is None else later)
+        self.growth, self.rest, self.learned = growth, rest, 0
+        self.bases: dict[str, Tensor] = {}
+
+    def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Note which parameter is where."""
+        super().begin(model, optimizer)
+        self._names = [name for name, _ in model.named_parameters()]
+
+    def _project(self, steps: list[Tensor]) -> None:
+        for name, step in zip(self._names, steps, strict=True):
+            basis = self.bases.get(name)
+            if basis is not None:
+                flat = step.flatten(1)
+                step.sub_(((flat @ basis) @ basis.T).view_as(step))
+            elif self.bases and not self.rest:
+                step.zero_()
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """Add what the new inputs have beyond the old subspace, until the threshold's share is held."""
-        value = lesson.train[0][: self.SAMPLES]
-        bases: list[Tensor] = []
-        with torch.no_grad():
-            for module in model:  # type: ignore[attr-defined]
-                if isinstance(module, nn.Linear):
-                    old = self.bases[len(bases)] if self.bases else value.new_zeros(value.shape[1], 0)
-                    level = self.thresholds[min(len(bases), 1)] + self.growth * self.learned
-                    bases.append(self._grown(value.T, old, min(level, 1 - 1e-6)))
-                value = module(value)
-        self.bases, self.learned = bases, self.learned + 1
+        entering = inputs_of(model, lesson.measured()[0][: self.SAMPLES])
+        for place, (name, rows) in enumerate(entering.items()):
+            columns = rows[:: -(-len(rows) // self.COLUMNS)].T
+            old = self.bases.get(name, columns.new_zeros(len(columns), 0))
+            level = self.thresholds[min(place, 1)] + self.growth * self.learned
+            self.bases[name] = self._grown(columns, old, min(level, 1 - 1e-6))
+        self.learned += 1
 
     @staticmethod
     def _grown(inputs: Tensor, old: Tensor, level: float) -> Tensor:
@@ -235,32 +292,57 @@ class GPM(Learner):
     @property
     def nbytes(self) -> int:
         """The bases."""
-        return _sizes(self.bases)
+        return _sizes(list(self.bases.values()))
 
 
-class OGD(Learner):
+def inputs_of(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """What enters each linear map and convolution, as rows `(n, in)`, by the name of its weight."""
+    seen: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            value = given[0]
+            if isinstance(module, nn.Conv2d):
+                size, dilation, padding, stride = module.kernel_size, module.dilation, module.padding, module.stride
+                assert not isinstance(padding, str)
+                value = functional.unfold(value, size, dilation, padding, stride).transpose(1, 2)
+            seen[name] = value.detach().reshape(-1, value.shape[-1])
+
+        return note
+
+    handles = [
+        module.register_forward_pre_hook(hook(f"{name}.weight"))
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    ]
+    with torch.no_grad():
+        model(inputs)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+class OGD(Projecting):
     """Orthogonal gradient descent: off the gradients of the right outputs on samples of old tasks."""
 
     def __init__(self, each: int) -> None:
         self.each = each
         self.basis: Tensor | None = None
 
-    def before_step(self, model: nn.Module) -> None:
-        """Project the gradient."""
+    def _project(self, steps: list[Tensor]) -> None:
         if self.basis is None:
             return
-        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in grads])
+        flat = torch.cat([step.reshape(-1) for step in steps])
         flat = flat - (self.basis @ flat) @ self.basis
-        for gradient, piece in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
-            gradient.copy_(piece.view_as(gradient))
+        for step, piece in zip(steps, torch.split(flat, [s.numel() for s in steps]), strict=True):
+            step.copy_(piece.view_as(step))
 
     def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
         """Add the gradients of `each` samples' own outputs."""
-        inputs, labels = lesson.train[0][: self.each], lesson.train[1][: self.each]
         rows = []
-        for one, label in zip(torch.split(inputs, 1), labels, strict=True):
-            found = torch.autograd.grad(model(one)[0, int(label)], list(model.parameters()))
+        for one, label in itertools.islice(zip(*lesson.measured(), strict=True), self.each):
+            right = model(one.unsqueeze(0))[0].gather(-1, label.unsqueeze(-1)).sum()
+            found = torch.autograd.grad(right, list(model.parameters()))
             rows.append(torch.cat([gradient.reshape(-1) for gradient in found]))
         both = torch.stack(rows) if self.basis is None else torch.cat([self.basis, torch.stack(rows)])
         self.basis = torch.linalg.qr(both.T)[0].T.contiguous()
@@ -269,78 +351,3 @@ class OGD(Learner):
     def nbytes(self) -> int:
         """The basis."""
         return 0 if self.basis is None else self.basis.nbytes
-
-
-class Guarded(Learner):
-    """`remember` and `guard`: what this library does."""
-
-    def __init__(
-        self, strength: float, hard: float = 0.9, method: Method = "kronecker", rank: int | None = None
-    ) -> None:
-        self.strength, self.hard, self.method, self.rank = strength, hard, method, rank
-        self.known: Knowledge | None = None
-        self._guard: Guard | None = None
-
-    def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Guard the optimizer by what is known."""
-        self._guard = None if self.known is None else guard(optimizer, self.known, strength=self.strength)
-
-    def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
-        """Remember this task with those before."""
-        if self._guard is not None:
-            self._guard.remove()
-        problem = lesson.problem(model, SAMPLES)
-        self.known = remember(
-            problem, method=self.method, hard=self.hard, rank=self.rank, samples=SAMPLES, earlier=self.known, seed=seed
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """The knowledge."""
-        return 0 if self.known is None else self.known.nbytes
-
-
-class AlongDirections(Guarded):
-    """Off k directions of each old task: top Hessian eigenvectors, or random ones as many."""
-
-    def __init__(self, k: int, which: str) -> None:
-        super().__init__(strength=0.0)
-        self.k, self.which = k, which
-
-    def end(self, model: nn.Module, lesson: Lesson, seed: int) -> None:
-        """Find them and put them to those before."""
-        if self._guard is not None:
-            self._guard.remove()
-        problem = lesson.problem(model, SAMPLES)
-        if self.which == "random":
-            found: Directions = random_directions(problem.space, self.k, seed)
-        else:
-            found = eigenpairs(problem.hessian(), self.k, tol=1e-2, seed=seed)
-            if self.which == "layer_matched":
-                found = layer_matched_directions(found, seed)
-        plain = Directions(found.vectors, label=self.which, space=problem.space)
-        held = None if self.known is None else self.known.shields[0].tensors()["vectors"]
-        if held is not None:
-            basis = torch.linalg.qr(torch.cat([held, plain.vectors]).T)[0].T.contiguous()
-            plain = Directions(basis, label=self.which, space=problem.space)
-        self.known = remember(problem, directions=plain, samples=SAMPLES)
-
-
-Make = Callable[[Mapping[str, Any]], Learner]
-
-LEARNERS: dict[str, Make] = {
-    "none": lambda s: Learner(),
-    "l2": lambda s: L2(s["strength"]),
-    "ewc": lambda s: EWC(s["strength"]),
-    "online_ewc": lambda s: OnlineEWC(s["strength"]),
-    "si": lambda s: SI(s["strength"]),
-    "mas": lambda s: MAS(s["strength"]),
-    "ogd": lambda s: OGD(s["each"]),
-    "gpm": lambda s: GPM(s["threshold"], s["later"], s["growth"]),
-    "hessian": lambda s: AlongDirections(s["k"], "hessian"),
-    "random": lambda s: AlongDirections(s["k"], "random"),
-    "layer_matched": lambda s: AlongDirections(s["k"], "layer_matched"),
-    "guard": lambda s: Guarded(s["strength"], s["hard"]),
-    "guard_small": lambda s: Guarded(s["strength"], s["hard"], rank=s["rank"]),
-}
-"""Every way by its name, made of its settings."""
