@@ -40,6 +40,7 @@ SCRIPTS = (
     "first_minutes",
     "guarding",
     "surfaces",
+    "second_opinion",
 )
 PARTS = (
     "about",
