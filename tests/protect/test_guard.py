@@ -369,3 +369,20 @@ def test_a_guard_holds_no_optimizer_alive() -> None:
     del optimizer
     gc.collect()
     assert there() is None
+
+
+def test_a_pull_below_the_precision_of_the_weights_adds_up() -> None:
+    model = nn.Linear(4, 1, bias=False).to(torch.bfloat16)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    along = tw.Directions(torch.eye(4)[:2], values=torch.tensor([1.0, 1.0]), label="planted")
+    with tw.guard(optimizer, along, model=model, strength=0.01, every=1):
+        with torch.no_grad():
+            model.weight.add_(0.25)  # each pull is 0.00025 of what is 0.0078 apart from its neighbours
+        for _ in range(1000):
+            model.weight.grad = torch.zeros_like(model.weight)
+            optimizer.step()
+    wanted = 1 + 0.25 / (1 + 0.001) ** 1000
+    assert torch.allclose(model.weight[0, :2].detach().float(), torch.full((2,), wanted), atol=0.008)
+    assert torch.equal(model.weight[0, 2:].detach().float(), torch.full((2,), 1.25))

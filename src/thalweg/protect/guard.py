@@ -63,6 +63,7 @@ class Guard:
         self._before: dict[str, Tensor] = {}
         self._pending = 0
         self._rates: dict[str, float] = {}
+        self._lost: dict[str, Tensor] = {}
         self._handles = []
         for optimizer in optimizers:
             self._handles.append(optimizer.register_step_pre_hook(_quietly(self._ahead)))
@@ -165,7 +166,10 @@ class Guard:
             if not math.isfinite(float(torch.stack([new.sum() for new in kept.values()]).sum())):
                 self._not_finite(moved)
             for name, new in kept.items():
-                self._tensors[name].copy_(self._home[name].to(new.dtype) + new)
+                there = self._home[name].to(new.dtype) + new
+                self._tensors[name].copy_(there)
+                if self._tensors[name].dtype != there.dtype:  # a pull may be smaller than what such weights can hold
+                    self._lost[name] = there - self._tensors[name].to(there.dtype)
 
     def _there(self, number: int, like: Tensor) -> Shield:
         """A shield where the weights are now."""
@@ -181,7 +185,9 @@ class Guard:
         if self._home[name].device != tensor.device:
             self._home[name] = self._home[name].to(tensor.device)
         exact = working(tensor.dtype)
-        return tensor.to(exact) - self._home[name].to(exact)
+        lost = self._lost.get(name)
+        there = tensor.to(exact) if lost is None else tensor.to(exact) + lost.to(tensor.device)
+        return there - self._home[name].to(exact)
 
     def _not_finite(self, moved: Mapping[str, Tensor]) -> None:
         name = next((name for name, step in moved.items() if not bool(torch.isfinite(step).all())), next(iter(moved)))
