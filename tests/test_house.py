@@ -35,6 +35,7 @@ ORDER = (
     "runs",
     "batches",
     "survey",
+    "shares",
     "batch_norm",
     "evaluation",
     "losses",

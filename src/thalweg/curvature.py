@@ -38,6 +38,7 @@ from thalweg.operators.gauss_newton import (
 )
 from thalweg.operators.graphs import KeptGraphs
 from thalweg.operators.hessian import GradientGraphs, GradientKind, HessianOperator, gradient_graphs
+from thalweg.shares import Share
 from thalweg.space import LayerChoice, ParameterSpace
 from thalweg.survey import Survey
 
@@ -48,11 +49,13 @@ class CurvatureOperators(ABC):
     Attributes:
         model: the module that the loss is evaluated with.
         space: its trainable parameters.
+        share: what this process works on of the data.
         reduction: whether the loss of a batch is a mean or a sum.
     """
 
     model: nn.Module
     space: ParameterSpace
+    share: Share
     reduction: Reduction
     _loss: Callable[[nn.Module, Any], Tensor] | Loss
     _weight: Callable[[Any], float]
@@ -116,7 +119,7 @@ class CurvatureOperators(ABC):
         """Gradient graphs that several operators can share; arguments as for `hessian`."""
         _check_chunk(chunk)
         losses, chunking = fitted_chunks(self, GradientKind(), chunk, layers, memory_budget)
-        return gradient_graphs(losses, memory_budget, layers, chunking)
+        return gradient_graphs(losses, memory_budget, layers, chunking, self.share)
 
     @overload
     def hessian(
@@ -171,7 +174,7 @@ class CurvatureOperators(ABC):
             return HessianOperator(self.graphs(memory_budget, layers, chunk), layers)
         _check_chunk(chunk)
         losses, chunking = choose_chunks(self, None if chunk == "auto" else chunk)
-        return FiniteDifferenceHessian(losses, layers, chunking)
+        return FiniteDifferenceHessian(losses, layers, chunking, share=self.share)
 
     def check_hessian(self, layers: LayerChoice | None = None, seed: int = 0) -> HessianCheck:
         """Hold one product of the Hessian against central differences of gradients.
@@ -187,7 +190,7 @@ class CurvatureOperators(ABC):
             NoSecondDerivativeError: if torch cannot differentiate an operation twice.
         """
         exact = self.hessian(layers, memory_budget=0, chunk=None)
-        return compared(exact, FiniteDifferenceHessian(self, layers, refuse=False), seed)
+        return compared(exact, FiniteDifferenceHessian(self, layers, refuse=False, share=self.share), seed)
 
     def gauss_newton(
         self,
@@ -356,7 +359,7 @@ class CurvatureOperators(ABC):
         _check_chunk(chunk)
         kind = OutputKind(evaluate, f"problem.{name}()")
         losses, chunking = fitted_chunks(self, kind, chunk, layers, memory_budget)
-        return KeptGraphs(losses, kind, memory_budget, layers, chunking)
+        return KeptGraphs(losses, kind, memory_budget, layers, chunking, self.share)
 
 
 def _check_chunk(chunk: int | str | None) -> None:

@@ -30,11 +30,13 @@ from thalweg.batches import (
     to_device,
     widened,
 )
+from thalweg.collectives import ranks
 from thalweg.curvature import CurvatureOperators
 from thalweg.errors import InputError, NotDeterministicError
 from thalweg.evaluation import evaluating, in_full_precision
 from thalweg.losses import LabelCount, Loss, Reduction, model_loss
 from thalweg.operators.base import Term, loss_and_gradient
+from thalweg.shares import Share, counted, own_part
 from thalweg.space import ParameterSpace, measure_depths, unwrapped
 from thalweg.survey import Survey, changed, surveyed
 from thalweg.trainer import frozen_batches, trained_model, trainer_loss
@@ -42,6 +44,10 @@ from thalweg.trainer import frozen_batches, trained_model, trainer_loss
 
 class Problem(CurvatureOperators):
     """Model, loss and data at the model's present weights: loss, gradient and operators.
+
+    Under `torchrun` every rank makes the same calls, each works on its share of the batches, and all get the same
+    numbers. Where all are given the same data, each takes every n-th batch; where they are given different data, each
+    keeps its own.
 
     Args:
         model: any module; the user's own, worked on in evaluation mode and given back as it was. A model with 16-bit
@@ -57,6 +63,9 @@ class Problem(CurvatureOperators):
     Raises:
         InputError: for empty data, a loss that is no finite scalar or does not depend on the parameters.
         NotDeterministicError: if data or loss change from one evaluation to the next.
+
+    Attributes:
+        share: what this process works on of the data; all of it unless `torchrun` started several.
     """
 
     def __init__(
@@ -82,6 +91,9 @@ class Problem(CurvatureOperators):
         default = sample_count if loss is not None else LabelCount(self.model)
         self._weight: Callable[[Any], float] = weight or own_weight or default
         self.space = ParameterSpace.of(self.model)
+        self.share = Share(ranks())
+        if not self.share.ranks.alone:
+            self._share_out()
         self._first_look()
 
     @classmethod
@@ -133,11 +145,13 @@ class Problem(CurvatureOperators):
     def loss(self) -> float:
         """The weighted mean loss at the present weights."""
         with self.evaluating(), torch.set_grad_enabled(self._differentiates):
-            return math.fsum(term.coefficient * float(term.loss().detach()) for term in self.terms())
+            own = math.fsum(term.coefficient * float(term.loss().detach()) for term in self.terms())
+        return self.share.ranks.add_up([self.share.part * own])[0]
 
     def gradient(self) -> Tensor:
         """The gradient `(P,)` of the weighted mean loss; zeros for parameters that the loss does not use."""
-        return self.space.flatten(dict(zip(self.space.names, loss_and_gradient(self).gradients, strict=True)))
+        own = self.space.flatten(dict(zip(self.space.names, loss_and_gradient(self).gradients, strict=True)))
+        return self.share.together(own)
 
     def loss_along(self, direction: Tensor, distances: Sequence[float] | Tensor) -> Tensor:
         """The loss at `weights + distance * direction` for each distance.
@@ -196,10 +210,10 @@ class Problem(CurvatureOperators):
                 tensor.copy_(value)
 
     def on(self, data: Iterable[Any]) -> Problem:
-        """The same model and loss on other data."""
-        other = copy.copy(self)
-        other.data = data
-        other.__dict__.pop("survey", None)
+        """The same model and loss on other data; on this rank's share of it, where there are several ranks."""
+        other = self._with(data)
+        if not self.share.ranks.alone:
+            other.share = counted(other.survey, data, self.share.ranks)
         return other
 
     def split(self, seed: int = 0) -> tuple[Problem, Problem]:
@@ -233,9 +247,9 @@ class Problem(CurvatureOperators):
             return None
         chunks = Chunks(self.data, size)
         if pieces is None:
-            return self.on(chunks)
+            return self._with(chunks)
         with self.evaluating():  # tensors made in a caller's inference mode could not be differentiated
-            return self.on(list(itertools.islice(chunks, pieces)))
+            return self._with(list(itertools.islice(chunks, pieces)))
 
     def sampled(self, count: int) -> Problem | None:
         """The first samples of the first batch, at most `count`; None where samples cannot be told apart."""
@@ -243,7 +257,7 @@ class Problem(CurvatureOperators):
             first, size = next(iter(self.data)), self.survey.samples[0]
             if size < 1 or not any(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves(first)):
                 return None
-            return self.on([take(first, list(range(min(count, size))), size)])
+            return self._with([take(first, list(range(min(count, size))), size)])
 
     def terms(self) -> Iterator[Term]:
         """The batches with their shares, in the frozen order.
@@ -278,17 +292,34 @@ class Problem(CurvatureOperators):
 
     def describe(self) -> dict[str, Any]:
         """What was measured on."""
+        alone, share = self.share.ranks.alone, self.share
         return {
-            "samples": sum(self.survey.samples),
-            "batches": len(self.survey.prints),
-            "weight": math.fsum(self.survey.weights),
+            "samples": sum(self.survey.samples) if alone else share.samples,
+            "batches": len(self.survey.prints) if alone else share.batches,
+            "weight": math.fsum(self.survey.weights) if alone else share.weight,
             "reduction": self.reduction,
             "mode": "evaluation",
             "parameters": self.space.size,
             "precision": self.precision or "as given",
+            **({} if alone else {"ranks": share.ranks.size}),
         }
 
     # -- inside --------------------------------------------------------------------------------------------
+
+    def _with(self, data: Iterable[Any]) -> Problem:
+        """The same on other data that this process alone goes through; it counts as what it stands for."""
+        other = copy.copy(self)
+        other.data = data
+        other.__dict__.pop("survey", None)
+        return other
+
+    def _share_out(self) -> None:
+        """Make sure that all ranks have the same weights, and take this rank's part of the data."""
+        together = self.share.ranks
+        together.agree(fingerprint([p.detach() for p in self.parameters()]), "the fingerprint of the weights")
+        self.data = own_part(self.data, self.survey, together)
+        del self.survey
+        self.share = counted(self.survey, self.data, together)
 
     def _prepared(self, batch: Any, device: torch.device) -> Any:
         """The batch where the model is, and in its precision."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thalweg.collectives import ALONE, Ranks
 from thalweg.errors import InputError
 from thalweg.space import ParameterSpace
 
@@ -115,12 +116,35 @@ class Operator(ABC):
         dtype: of products.
         device: of products.
         space: the parameter space that the entries stand in, where there is one.
+        ranks: the processes that make products together. Solvers then hold of every vector the entries of
+            `ranks.span(P)`, so that memory falls as ranks are added.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     space: ParameterSpace | None
+    ranks: Ranks = ALONE
+
+    @property
+    def span(self) -> slice:
+        """Which entries of a vector this rank holds."""
+        return self.ranks.span(self.shape[0])
+
+    @property
+    def width(self) -> int:
+        """How many entries of a vector this rank holds."""
+        held: slice = self.span
+        return int(held.stop) - int(held.start)
+
+    def part_of_product(self, part: Tensor) -> Tensor:
+        """This rank's entries `(width,)` of the product with a vector of which each rank gives its own.
+
+        Sends as much as one all-reduce of P numbers: every rank gathers the vector, and the sum is scattered.
+        """
+        if self.ranks.alone:
+            return self.matvec(part)
+        return self.matvec(self.ranks.whole(part, self.shape[0]))[self.span]
 
     @property
     def precision(self) -> float:

@@ -40,6 +40,7 @@ from thalweg.operators.base import BatchLosses, Operator
 from thalweg.operators.chunking import Chunking
 from thalweg.operators.graphs import weights_state
 from thalweg.operators.twice import custom_functions
+from thalweg.shares import Share
 from thalweg.space import LayerChoice, ParameterSpace
 
 _SHORTER, _LONGER = -6, 10
@@ -73,6 +74,7 @@ class FiniteDifferenceHessian(Operator):
         layers: globs, names or a function of the layer's name; all layers unless given.
         chunking: how the data was cut, for the record.
         seed: for the vector that the step is found with.
+        share: what these losses count among those of all ranks; all unless given.
         refuse: whether to refuse where no step gives an error, relative to the largest product, below 5 %.
 
     Attributes:
@@ -93,11 +95,14 @@ class FiniteDifferenceHessian(Operator):
         chunking: Chunking | None = None,
         seed: int = 0,
         refuse: bool = True,
+        share: Share | None = None,
     ) -> None:
         self.losses = losses
+        self.share = share or Share()
         self.whole = losses.space
         self.space: ParameterSpace = self.whole.select(layers)
         self.shape = (self.space.size, self.space.size)
+        self.ranks = self.share.ranks
         self.chunking = chunking or Chunking(None, "given", {})
         self.parameters = losses.parameters()
         self._state = weights_state(self.parameters)
@@ -187,7 +192,7 @@ class FiniteDifferenceHessian(Operator):
                             f"by {self.step:.1e} of their length; look for an operation without a finite derivative"
                         )
                     total[parameter.span].add_(piece.detach().reshape(-1).to(total), alpha=term.coefficient)
-        return total
+        return self.share.together(total)
 
     def _calibrated(self, seed: int) -> tuple[float, float, float]:
         """The step, the relative error of a product at it, and the asymmetry."""

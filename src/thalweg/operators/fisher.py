@@ -65,6 +65,7 @@ class GradientCovarianceOperator(Operator):
     def __init__(self, moment: EmpiricalFisherOperator, gradient: Tensor) -> None:
         self.moment = moment
         self.shape = moment.shape
+        self.ranks = moment.ranks
         self.device = moment.device
         self.dtype = moment.dtype
         self.space = moment.space

@@ -20,6 +20,7 @@ from thalweg.memory import free_memory, hand_back, held_memory, saved_bytes
 from thalweg.operators.base import BatchLosses, Operator, Term, all_finite
 from thalweg.operators.chunking import Chunking
 from thalweg.operators.twice import naming_operations
+from thalweg.shares import Share
 from thalweg.space import LayerChoice, ParameterSpace
 
 G = TypeVar("G")
@@ -67,6 +68,7 @@ class KeptGraphs(Generic[G]):
         memory_budget: bytes for kept graphs; half of what is free unless given. 0 keeps none.
         layers: differentiate with respect to these layers only, so that no graph is built for what lies before them.
         chunking: how the data was cut, for the record.
+        share: what these losses count among those of all ranks, over which products are summed; all unless given.
 
     Attributes:
         space: the parameters that are differentiated.
@@ -84,9 +86,11 @@ class KeptGraphs(Generic[G]):
         memory_budget: int | None = None,
         layers: LayerChoice | None = None,
         chunking: Chunking | None = None,
+        share: Share | None = None,
     ) -> None:
         self.losses = losses
         self.kind = kind
+        self.share = share or Share()
         self.chunking = chunking or Chunking(None, "given", {})
         self.space = losses.space.select(layers)
         self.parameters = losses.parameters()
@@ -114,7 +118,11 @@ class KeptGraphs(Generic[G]):
         return len(self._graphs)
 
     def multiply(self, vectors: Tensor, part: ParameterSpace) -> Tensor:
-        """Products of the block of `part` with the rows of `(b, part.size)`.
+        """Products of the block of `part` with the rows of `(b, part.size)`, summed over ranks."""
+        return self.share.together(self.products(vectors, part))
+
+    def products(self, vectors: Tensor, part: ParameterSpace) -> Tensor:
+        """Products of the block of `part` with the rows of `(b, part.size)`, over what this rank works on.
 
         Args:
             vectors: rows to multiply.
@@ -218,6 +226,7 @@ class GraphOperator(Operator, Generic[G]):
         if missing:
             raise InputError(f"these graphs do not hold {min(missing)!r}; build them for all layers")
         self.shape = (self.space.size, self.space.size)
+        self.ranks = graphs.share.ranks
         self.device = graphs.device
         self.dtype = graphs.parameters[0].dtype
         for tensor in graphs.parameters:
@@ -227,6 +236,13 @@ class GraphOperator(Operator, Generic[G]):
     def multiply(self, vectors: Tensor) -> Tensor:
         """Products with the rows of `(b, P)`."""
         return self.graphs.multiply(vectors, self.space)
+
+    def part_of_product(self, part: Tensor) -> Tensor:
+        """This rank's entries of the product with a vector of which each rank gives its own."""
+        if self.ranks.alone:
+            return self.matvec(part)
+        vector = self.ranks.whole(part.to(dtype=self.dtype, device=self.device), self.shape[0])
+        return self.graphs.share.scattered(self.graphs.products(vector.unsqueeze(0), self.space)[0])
 
     def describe(self) -> dict[str, Any]:
         """The layers, the data, how many graphs were kept, and what else is known."""

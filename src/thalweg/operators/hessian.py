@@ -18,6 +18,7 @@ from thalweg.operators.chunking import Chunking
 from thalweg.operators.graphs import GraphOperator, Inputs, KeptGraphs
 from thalweg.operators.light import light_operations
 from thalweg.operators.seeds import Seeds
+from thalweg.shares import Share
 from thalweg.space import LayerChoice, ParameterSpace
 
 
@@ -80,9 +81,10 @@ def gradient_graphs(
     memory_budget: int | None = None,
     layers: LayerChoice | None = None,
     chunking: Chunking | None = None,
+    share: Share | None = None,
 ) -> GradientGraphs:
     """Gradient graphs of batch losses; arguments as for `KeptGraphs`."""
-    return KeptGraphs(losses, GradientKind(), memory_budget, layers, chunking)
+    return KeptGraphs(losses, GradientKind(), memory_budget, layers, chunking, share)
 
 
 class HessianOperator(GraphOperator[GradientGraph]):

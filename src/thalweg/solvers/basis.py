@@ -20,7 +20,7 @@ from torch import Tensor
 from thalweg.errors import InputError
 from thalweg.memory import free_memory
 from thalweg.operators.base import Operator
-from thalweg.sums import pieces, total
+from thalweg.sums import length, pieces, total
 
 Storage = Literal["memory", "bfloat16", "disk"]
 
@@ -30,7 +30,7 @@ _FIRST_ROWS = 64
 
 
 class Basis:
-    """Rows of length P, of which the first `count` are worked with.
+    """Rows of length P, of which the first `count` are worked with; of their entries those that this rank holds.
 
     Args:
         operator: whose P, dtype and place the rows have.
@@ -45,7 +45,7 @@ class Basis:
     ) -> None:
         self.most = most
         self.storage = storage
-        self.width = operator.shape[0]
+        self.width, self.ranks = operator.width, operator.ranks
         self.dtype, self.device = operator.dtype, operator.device
         self.rounded = storage == "bfloat16" and self.dtype != torch.bfloat16
         self._folder = Path(tempfile.gettempdir() if folder is None else folder)
@@ -79,7 +79,18 @@ class Basis:
 
     def inner(self, vector: Tensor, count: int) -> Tensor:
         """Inner products of the first `count` rows with a vector: `(count,)`."""
-        return total([self._part(count, span) @ vector[span] for span in pieces(self.width)]).to(vector.dtype)
+        return self.ranks.sum(self._inner(vector, count)).to(vector.dtype)
+
+    def inner_and_square(self, vector: Tensor, count: int) -> tuple[Tensor, float]:
+        """The same, and the vector's squared length, in one sum over the ranks."""
+        own = self._inner(vector, count)
+        both = self.ranks.sum(torch.cat([own, own.new_tensor([length(vector) ** 2])]))
+        return both[:-1].to(vector.dtype), float(both[-1])
+
+    def _inner(self, vector: Tensor, count: int) -> Tensor:
+        if not (count and self.width):
+            return torch.zeros(count, dtype=torch.float64, device=vector.device)
+        return total([self._part(count, span) @ vector[span] for span in pieces(self.width)])
 
     def without(self, vector: Tensor, coefficients: Tensor) -> Tensor:
         """The vector less the rows times their coefficients `(count,)`: `(P,)`."""
@@ -115,6 +126,8 @@ class Basis:
                 now = self._part(count, span).double()
                 meant += (exact.double() @ now.T).cpu().numpy()
                 kept += (now @ now.T).cpu().numpy()
+        if self.rounded and not self.ranks.alone:
+            meant, kept = self.ranks.sum(torch.from_numpy(np.stack([meant, kept]))).numpy()
         return meant, kept
 
     def _weights(self, mix: np.ndarray) -> Tensor:
@@ -162,4 +175,4 @@ def capacity(operator: Operator, storage: Storage, budget: int | None, folder: s
     if budget is None:
         budget = (shutil.disk_usage(place).free if storage == "disk" else free_memory(operator.device)) // 2
     itemsize = torch.bfloat16.itemsize if storage == "bfloat16" else operator.dtype.itemsize
-    return budget // (operator.shape[0] * itemsize)
+    return budget // (max(operator.width, 1) * itemsize)

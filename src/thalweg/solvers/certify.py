@@ -23,7 +23,7 @@ from torch import Tensor
 
 from thalweg.solvers.search import Pairs, Search
 from thalweg.solvers.wanted import Wanted
-from thalweg.sums import length, times
+from thalweg.sums import times
 
 Certificate = Literal["estimate", "full", "complete"]
 Level = Literal["none", "estimate", "full", "complete"]
@@ -98,13 +98,13 @@ def defect(search: Search, found: Found) -> float:
     vector = vectors.T @ signs.to(vectors)
     weights = torch.as_tensor(values).double() * signs
     actual = search.product(vector) - vectors.T @ weights.to(vectors)
-    return length(actual - found.next * float(np.dot(found.last, signs.numpy())))
+    return search.length(actual - found.next * float(np.dot(found.last, signs.numpy())))
 
 
 def measured(search: Search, pairs: Pairs) -> np.ndarray:
     """`|H v - value v|` of each pair, by a product each."""
     both = zip(pairs.values, pairs.vectors, strict=True)
-    return np.array([length(search.rest(float(value), vector)) for value, vector in both])
+    return np.array([search.length(search.rest(float(value), vector)) for value, vector in both])
 
 
 def complete(search: Search, pairs: Pairs) -> Iterator[Certified]:
@@ -159,8 +159,8 @@ def _best_outside(search: Search, found: Pairs) -> tuple[Pairs | None, bool]:
         hits = np.flatnonzero((residuals <= margin) & (ahead > margin))
         if len(hits):
             vector = space.combine(ritz.coefficients[:, [at[hits[0]]]])[0]
-            vector = vector - found.vectors.T @ times(found.vectors, vector)
-            vector = vector / length(vector)
+            vector = vector - found.vectors.T @ search.operator.ranks.sum(times(found.vectors, vector))
+            vector = vector / search.length(vector)
             return Pairs(ritz.values[[at[hits[0]]]], vector.unsqueeze(0), residuals[hits[:1]]), True
         nothing = (residuals <= margin) | ((ahead + residuals <= 0) & (space.size >= LOOK_OUTSIDE))
         if bool(nothing.all()) or space.exhausted or search.spent:

@@ -66,7 +66,7 @@ class Checkpoint:
         draw = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(_PROBE_SEED), dtype=torch.float64)
         probe = draw.to(dtype=operator.dtype, device=operator.device)
         search.matvecs += 1
-        image = operator.matvec(probe / torch.linalg.vector_norm(probe))
+        image = operator.part_of_product((probe / torch.linalg.vector_norm(probe))[operator.span])
         self._image = image.cpu()
         if not self.path.exists():
             return 0

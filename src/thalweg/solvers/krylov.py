@@ -72,6 +72,7 @@ class KrylovSpace:
         folder: str | Path | None = None,
     ) -> None:
         self.operator = operator
+        self.ranks = operator.ranks
         self.generator = generator
         self.locked = locked
         self.dimension = operator.shape[0] - (0 if locked is None else locked.shape[0])
@@ -131,11 +132,10 @@ class KrylovSpace:
             InputError: if the product is not finite, or shows that the operator is not symmetric.
         """
         step, count = self.size, self.size + 1
-        product = self.operator.matvec(self.next)
+        product = self.operator.part_of_product(self.next)
         self.matvecs += 1
-        rest, inside = self._orthogonalised(product, count)
+        rest, inside, left = self._orthogonalised(product, count)
         column = inside.double().cpu().numpy()
-        left = length(rest)
         if not (math.isfinite(left) and np.isfinite(column).all()):
             raise InputError(f"product {self.matvecs} of the operator is not finite; check the loss at these weights")
         self.scale = max(self.scale, float(np.abs(column).max()), left)
@@ -192,9 +192,8 @@ class KrylovSpace:
         """
         taken = 0
         for vector in vectors[: self.capacity - self.size]:
-            whole = length(vector)
-            rest, _ = self._orthogonalised(vector / whole if whole else vector, self.size + taken)
-            left = length(rest)
+            whole = self.ranks.length(vector)
+            rest, _, left = self._orthogonalised(vector / whole if whole else vector, self.size + taken)
             if left > 1e-3:
                 self._place(self.size + taken, rest / left)
                 taken += 1
@@ -206,8 +205,8 @@ class KrylovSpace:
         """Rows `coefficients.T @ basis`, `(n, P)`, for columns `(size, n)`."""
         return self.rows.combine(coefficients)
 
-    def _orthogonalised(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """What is left of a vector outside the first `count` rows, and its coefficients in them.
+    def _orthogonalised(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
+        """What is left of a vector outside the first `count` rows, its coefficients in them, and the length left.
 
         Of orthonormal rows the last two are taken off first, which is most of what a product has in them; one pass
         over all of them is then enough unless it shortens the vector to below 0.7 (the criterion of Daniel, Gragg,
@@ -215,6 +214,8 @@ class KrylovSpace:
         share of what lies inside that each pass leaves behind: so it takes as many as shorten the vector by half or
         more. There the coefficients are the plain inner products.
         """
+        if not self.ranks.alone:
+            return self._orthogonalised_together(vector, count)
         inside = vector.new_zeros(count)
         if not self.rounded:
             for index in range(max(count - 2, 0), count):
@@ -233,19 +234,39 @@ class KrylovSpace:
             if now > before * (_HALVED if self.rounded else _SHORTENED) and (turn or not self.rounded):
                 break
             before = now
-        return vector, inside
+        return vector, inside, length(vector)
+
+    def _orthogonalised_together(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
+        """The same over ranks that hold parts of the vectors: two passes, each with one sum of `count` numbers and one.
+
+        The length before each pass comes with its inner products, and what it takes away is known by Pythagoras, so
+        that lengths cost no sums of their own.
+        """
+        inside = vector.new_zeros(count)
+        now = 0.0
+        for turn in range(_PASSES if self.rounded else 2):
+            if self.locked is not None:
+                vector = vector - self.locked.T @ self.ranks.sum(times(self.locked, vector))
+            part, square = self.rows.inner_and_square(vector, count)
+            vector = self.rows.without(vector, part)
+            if turn == 0 or not self.rounded:
+                inside += part
+            taken = float(part.double().square().sum())
+            now = math.sqrt(max(square - taken, 0.0))
+            if turn and now > _HALVED * math.sqrt(square):
+                break
+        return vector, inside, now
 
     def _fresh(self, start: Tensor | None, count: int) -> Tensor:
         """A unit vector orthogonal to the first `count` rows: the given one, or a random one."""
         for _ in range(5):
             if start is None:
                 draw = torch.randn(self.operator.shape[0], generator=self.generator, dtype=torch.float64)
-                start = draw.to(dtype=self.operator.dtype, device=self.operator.device)
-            rest, _ = self._orthogonalised(start / length(start), count)
-            left = length(rest)
+                start = draw[self.operator.span].to(dtype=self.operator.dtype, device=self.operator.device)
+            rest, _, left = self._orthogonalised(start / self.ranks.length(start), count)
             if left > 1e-3:
-                rest, _ = self._orthogonalised(rest / left, count)
-                return rest / length(rest)
+                rest, _, left = self._orthogonalised(rest / left, count)
+                return rest / self.ranks.length(rest)
             start = None
         raise InputError("no vector outside the subspace found so far could be drawn; ask for fewer pairs")
 

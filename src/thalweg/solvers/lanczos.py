@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from thalweg.solvers.certify import LOOK_OUTSIDE, Certificate, Found, certified
 from thalweg.solvers.checkpoint import Checkpoint
 from thalweg.solvers.krylov import KrylovSpace, Ritz
 from thalweg.solvers.search import Pairs, Search, Settings
+from thalweg.solvers.split_rows import SplitRows
 from thalweg.solvers.wanted import Wanted, Which
-from thalweg.sums import length
 
 __all__ = ["LOOK_OUTSIDE", "Certificate", "Which", "eigenpairs"]
 
@@ -59,6 +60,8 @@ def eigenpairs(
     progress: Callable[[Progress], None] | bool = False,
 ) -> Directions:
     """The k eigenpairs at one end, or at both ends, of the spectrum of a symmetric operator.
+
+    Where several ranks make the products, each holds its part of every vector, here and in what comes back.
 
     Ctrl-C while a product is made ends the search: what was found by then comes back, checked with one product more. A
     second Ctrl-C is raised as usual.
@@ -116,7 +119,7 @@ def eigenpairs(
         found, reason = _run(search, space, keep)
         del space  # its basis, before the complement gets one
         sure = certified(search, found, certify)
-    pairs = _filled(sure.pairs, k, generator)
+    pairs = _filled(sure.pairs, k, generator, operator)
     scale = float(np.abs(sure.pairs.values).max(initial=0.0))
     accepted = pairs.residuals <= max(tol * scale, search.floor)
     if search.interrupted:
@@ -126,11 +129,12 @@ def eigenpairs(
     if keep and accepted.all() and not search.interrupted:
         keep.remove()
     gaps = _gaps(pairs.values, found.others)
+    alone = operator.ranks.alone
     return Directions(
-        pairs.vectors,
+        pairs.vectors if alone else SplitRows(pairs.vectors, operator.shape[0], operator.ranks, operator.space),
         pairs.values,
         label="Hessian eigenvectors" if operator.describe().get("operator") == "hessian" else "eigenvectors",
-        space=operator.space,
+        space=operator.space if alone else None,
         residuals=torch.as_tensor(pairs.residuals),
         converged=torch.as_tensor(accepted),
         matvecs=search.matvecs,
@@ -147,6 +151,7 @@ def eigenpairs(
             "gaps": [float(gap) for gap in gaps],
             "angles": [_angle(r, gap) for r, gap in zip(pairs.residuals, gaps, strict=True)],
             **operator.describe(),
+            **({} if alone else {"ranks": operator.ranks.size}),
         },
     )
 
@@ -172,7 +177,7 @@ def _run(search: Search, space: KrylovSpace, keep: Checkpoint | None) -> tuple[F
     ritz = space.ritz(search.wanted.order)
     vectors = space.combine(ritz.coefficients[:, :k])
     last = space.beta * ritz.coefficients[space.size - 1, :k] if space.size else ritz.values
-    follow = vectors.new_zeros(search.operator.shape[0]) if space.exhausted else space.next.clone()
+    follow = vectors.new_zeros(search.operator.width) if space.exhausted else space.next.clone()
     residuals = ritz.residuals[:k] if watch.residuals is None else watch.residuals
     pairs = Pairs(ritz.values[:k], vectors, residuals)
     return Found(pairs, watch.residuals is not None, ritz.values[k:], follow, last), reason
@@ -223,7 +228,7 @@ class _Measuring:
         residuals = np.zeros(k)
         for index, value in enumerate(ritz.values[:k]):
             vectors[index] = self.search.rest(float(value), vectors[index])  # in place: k vectors, not 2k
-            residuals[index] = length(vectors[index])
+            residuals[index] = self.search.length(vectors[index])
         worst = float(residuals.max())
         self._idle = 0 if worst <= _LESS_GAIN * self._best else self._idle + 1
         self._best = min(self._best, worst)
@@ -268,7 +273,7 @@ def _started(start: Tensor | Directions | None, operator: Operator, generator: t
         raise InputError(f"start has shape {tuple(vector.shape)}, expected ({operator.shape[0]},)")
     if not bool(torch.isfinite(vector).all()):
         raise InputError("start holds values that are not finite; leave it out for a random start")
-    return vector.detach().to(dtype=operator.dtype, device=operator.device)
+    return vector.detach()[operator.span].to(dtype=operator.dtype, device=operator.device)
 
 
 def _sum_of(pairs: Directions, generator: torch.Generator) -> Tensor:
@@ -282,11 +287,20 @@ def _sum_of(pairs: Directions, generator: torch.Generator) -> Tensor:
     return warm
 
 
-def _filled(pairs: Pairs, k: int, generator: torch.Generator) -> Pairs:
+def _filled(pairs: Pairs, k: int, generator: torch.Generator, operator: Operator) -> Pairs:
     """k pairs: those there are, then random vectors of which nothing is known."""
     more = k - len(pairs.values)
     if not more:
         return pairs
+    if not operator.ranks.alone:  # so few vectors are put together for once
+        rows = [operator.ranks.whole(row, operator.shape[0]) for row in pairs.vectors]
+        there = torch.stack(rows) if rows else pairs.vectors.new_zeros(0, operator.shape[0])
+        pairs = _with_more(replace(pairs, vectors=there), more, generator)
+        return replace(pairs, vectors=pairs.vectors[:, operator.span].contiguous())
+    return _with_more(pairs, more, generator)
+
+
+def _with_more(pairs: Pairs, more: int, generator: torch.Generator) -> Pairs:
     draws = torch.randn(more, pairs.vectors.shape[1], generator=generator, dtype=torch.float64).to(pairs.vectors)
     for _ in range(2):
         draws = draws - (draws @ pairs.vectors.T) @ pairs.vectors

@@ -97,7 +97,7 @@ class Search:
         least = min(2 * k + 10, self.operator.shape[0])
         if self.capacity < least:
             itemsize = 2 if self.settings.storage == "bfloat16" else self.operator.dtype.itemsize
-            need = least * self.operator.shape[0] * itemsize
+            need = least * self.operator.width * itemsize
             raise InputError(
                 f"{k} pairs of a space of {self.operator.shape[0]:,} need a basis of {least} vectors, "
                 f"{need / 2**30:.2f} GiB; raise basis_budget or ask for fewer pairs, or hold it elsewhere with "
@@ -112,10 +112,14 @@ class Search:
         self.matvecs += 1
 
     def product(self, vector: Tensor) -> Tensor:
-        """One product for a check."""
+        """One product for a check: of a vector and of it the entries that this rank holds."""
         self.matvecs += 1
         self.tell("certify", 0.0)
-        return self.operator.matvec(vector)
+        return self.operator.part_of_product(vector)
+
+    def length(self, vector: Tensor) -> float:
+        """The length of a vector of which each rank has its entries."""
+        return self.operator.ranks.length(vector)
 
     def rest(self, value: float, vector: Tensor) -> Tensor:
         """`H v − value v`, by one product: `(P,)`."""

@@ -1,0 +1,204 @@
+"""Sums over ranks, and vectors split over them, through `torch.distributed`; the identity on one process.
+
+A script that is started by `torchrun` runs once on each rank, and every rank makes the same calls in the same order.
+What is decided is decided from numbers that were summed over the ranks, which are the same to the bit on all of them,
+so that no rank goes another way and waits for the others for ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+import math
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from thalweg.errors import InputError
+from thalweg.sums import dot, length
+
+TIMEOUT = datetime.timedelta(minutes=30)
+"""After which a rank that waits for another gives up; torchrun ends all as soon as one has failed."""
+
+
+class Ranks:
+    """The processes that work together, and what they have sent each other.
+
+    Attributes:
+        size: how many they are.
+        rank: which of them this is, from 0.
+        calls: how often each operation was used.
+        bytes: of tensors given to each operation by this rank; an all-reduce of P float32 numbers is 4 P.
+    """
+
+    def __init__(self, size: int = 1, rank: int = 0) -> None:
+        self.size, self.rank = size, rank
+        self.calls: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"Ranks({self.rank} of {self.size})"
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to talk to."""
+        return self.size == 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks of tensors of one shape; a new tensor where there are several ranks."""
+        if self.alone:
+            return tensor
+        out = tensor.detach().clone(memory_format=torch.contiguous_format)
+        self._count("all_reduce", out)
+        distributed.all_reduce(out)
+        return out
+
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """The sums over ranks of some numbers, in float64."""
+        if self.alone:
+            return list(values)
+        found: list[float] = self.sum(torch.tensor(list(values), dtype=torch.float64, device=_device())).tolist()
+        return found
+
+    def dot(self, one: Tensor, two: Tensor) -> float:
+        """The inner product of two vectors of which each rank has its entries."""
+        return self.add_up([dot(one, two)])[0] if not self.alone else dot(one, two)
+
+    def length(self, part: Tensor) -> float:
+        """The Euclidean length of a vector of which each rank has its entries."""
+        return math.sqrt(self.add_up([length(part) ** 2])[0]) if not self.alone else length(part)
+
+    def span(self, size: int) -> slice:
+        """Which of `size` entries this rank holds; as many as the others, the last ones hold fewer or none."""
+        width = -(-size // self.size)
+        return slice(min(self.rank * width, size), min((self.rank + 1) * width, size))
+
+    def scattered(self, tensor: Tensor) -> Tensor:
+        """This rank's entries of the sum over ranks of vectors `(P,)`."""
+        if self.alone:
+            return tensor
+        own, width = self.span(len(tensor)), -(-len(tensor) // self.size)
+        padded = tensor.detach()
+        if width * self.size != len(tensor):
+            padded = torch.cat([padded, padded.new_zeros(width * self.size - len(tensor))])
+        out = padded.new_empty(width)
+        self._count("reduce_scatter", padded)
+        _one_of("reduce_scatter_single", "reduce_scatter_tensor")(out, padded.contiguous())
+        return out[: own.stop - own.start]
+
+    def whole(self, part: Tensor, size: int) -> Tensor:
+        """The vector `(P,)` of which each rank has the entries of `span`."""
+        if self.alone:
+            return part
+        width = -(-size // self.size)
+        padded = part.detach()
+        if len(part) < width:
+            padded = torch.cat([padded, padded.new_zeros(width - len(part))])
+        out = padded.new_empty(width * self.size)
+        self._count("all_gather", out)
+        _one_of("all_gather_single", "all_gather_into_tensor")(out, padded.contiguous())
+        return out[:size]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each rank has, a small picklable object, in the order of the ranks."""
+        if self.alone:
+            return [value]
+        out: list[Any] = [None] * self.size
+        distributed.all_gather_object(out, value)
+        return out
+
+    def agree(self, value: Any, what: str) -> None:
+        """Make sure that every rank has the same.
+
+        Raises:
+            InputError: on every rank, if they differ.
+        """
+        found = self.gathered(value)
+        other = next((rank for rank, one in enumerate(found) if one != found[0]), None)
+        if other is not None:
+            raise InputError(
+                f"{what} differs between ranks: rank 0 has {found[0]!r}, rank {other} {found[other]!r}; every rank "
+                "has to make the same calls with the same weights and seeds"
+            )
+
+    def forget(self) -> None:
+        """Count anew."""
+        self.calls.clear()
+        self.bytes.clear()
+
+    def _count(self, operation: str, tensor: Tensor) -> None:
+        self.calls[operation] += 1
+        self.bytes[operation] += tensor.numel() * tensor.element_size()
+
+
+ALONE = Ranks()
+"""One process by itself."""
+
+_TOGETHER: dict[tuple[int, int], Ranks] = {}
+
+
+def ranks() -> Ranks:
+    """The ranks of this job; one where there is one process.
+
+    Where `torchrun` started the script and nobody has set up a process group yet, it is set up here: NCCL for what lies
+    on GPUs where there are some, gloo for the rest. One that the script has set up is used as it is.
+
+    Raises:
+        InputError: if the group cannot be set up.
+    """
+    if not distributed.is_available():
+        return ALONE
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+            return ALONE
+        _set_up()
+    size = distributed.get_world_size()
+    if size < 2:
+        return ALONE
+    return _TOGETHER.setdefault((size, distributed.get_rank()), Ranks(size, distributed.get_rank()))
+
+
+def first_rank() -> bool:
+    """Whether this process speaks for all; told from the environment, so that nothing is set up."""
+    return os.environ.get("RANK", "0") == "0" or int(os.environ.get("WORLD_SIZE", "1")) < 2
+
+
+def _set_up() -> None:
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, but they cannot be put together ({error}); call "
+            "torch.distributed.init_process_group(...) before thalweg is used, or start one process"
+        ) from error
+    atexit.register(_taken_down)
+
+
+def _taken_down() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _device() -> torch.device:
+    """Where numbers have to lie to be sent."""
+    cpu = "gloo" in str(distributed.get_backend_config()) if distributed.is_initialized() else True
+    return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())
+
+
+def _one_of(new: str, old: str) -> Any:
+    """A function of torch.distributed by its present name, or by the one that it had."""
+    found = getattr(distributed, new, None) or getattr(distributed, old)
+
+    def call(*arguments: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            found(*arguments)
+
+    return call
