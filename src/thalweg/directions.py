@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.described import load_described, save_described
+from thalweg.described import Part, load_described, save_described
 from thalweg.errors import InputError
 from thalweg.space import ParameterSpace
 from thalweg.sums import inner_products
@@ -62,6 +62,10 @@ class Rows(ABC):
     @abstractmethod
     def head(self, count: int) -> Rows:
         """The first `count` rows."""
+
+    def part(self) -> tuple[Tensor, Part] | None:
+        """What this rank has of rows that ranks hold parts of, and which part it is; None of whole rows."""
+        return None
 
     def dense(self, index: int) -> Tensor:
         """Row `index` as a vector `(P,)`."""
@@ -263,8 +267,12 @@ class Directions(Tabular):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the directions to a safetensors file, what is known about them as JSON in its header."""
-        tensors = {"vectors": self.vectors}
+        """Write the directions to a safetensors file, what is known about them as JSON in its header.
+
+        Where ranks hold parts of them, each writes its own beside that path, and `load` puts them together anywhere.
+        """
+        part = self.rows.part()
+        tensors = {"vectors": self.vectors if part is None else part[0]}
         for name in ("values", "residuals", "converged", "explained"):
             column = getattr(self, name)
             if column is not None:
@@ -275,7 +283,7 @@ class Directions(Tabular):
             "provenance": self.provenance,
             "space": self.space.to_json() if self.space else None,
         }
-        save_described(path, FORM, tensors, about)
+        save_described(path, FORM, tensors, about, None if part is None else part[1])
 
     @classmethod
     def load(cls, path: str | Path) -> Directions:

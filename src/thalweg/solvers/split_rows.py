@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.collectives import Ranks
+from thalweg.described import Part
 from thalweg.directions import Rows
 from thalweg.errors import InputError
 from thalweg.space import ParameterSpace
@@ -48,6 +49,10 @@ class SplitRows(Rows):
     def dtype(self) -> torch.dtype:
         """The tensor's dtype."""
         return self.tensor.dtype
+
+    def part(self) -> tuple[Tensor, Part]:
+        """This rank's entries, and which they are."""
+        return self.tensor, Part(self.ranks.rank, self.ranks.size, ("vectors",))
 
     def inner(self, vectors: Tensor) -> Tensor:
         """Inner products in float64 on the CPU: `(P,)` gives `(k,)`, `(b, P)` gives `(k, b)`.

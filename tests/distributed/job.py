@@ -1,0 +1,163 @@
+"""What each rank does in the tests of several processes: `torchrun ... -m tests.distributed.job PART FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import thalweg as tw
+from thalweg.collectives import ranks
+
+SIZES = (40, 25, 33, 10, 52)
+"""Samples of the batches: uneven, and more than there are ranks."""
+
+LOSS = tw.Loss(
+    lambda model, batch: model(batch[0]), lambda output, batch: nn.functional.cross_entropy(output, batch[1])
+)
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 4)).double()
+
+
+def data(sizes: tuple[int, ...] = SIZES) -> list[tuple[Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(n, 7, generator=draw, dtype=torch.float64), torch.randint(0, 4, (n,), generator=draw))
+        for n in sizes
+    ]
+
+
+def measured(problem: tw.Problem, folder: Path) -> dict[str, Any]:
+    """Everything that has to come out the same whatever the number of ranks."""
+    together = ranks()
+    vector = torch.linspace(-1, 1, problem.space.size, dtype=torch.float64)
+    hessian = problem.hessian()
+    together.forget()
+    product = hessian @ vector
+    sent = dict(together.bytes)
+    together.forget()
+    pairs = tw.eigenpairs(hessian, 4, tol=1e-6)
+    calls, sent_by_search = dict(together.calls), dict(together.bytes)
+    complete = tw.eigenpairs(hessian, 3, certify="complete", basis="bfloat16", which="LM")
+    pairs.save(folder / f"pairs{together.size}.safetensors")
+    first, second = problem.split(seed=3)
+    return {
+        "loss": problem.loss(),
+        "gradient": problem.gradient().tolist(),
+        "hessian": product.tolist(),
+        "gauss_newton": (problem.gauss_newton() @ vector).tolist(),
+        "fisher": (problem.fisher() @ vector).tolist(),
+        "covariance": (problem.gradient_covariance() @ vector).tolist(),
+        "differences": (problem.hessian(finite_differences=True) @ vector).tolist(),
+        "block": (problem.hessian(layers="2") @ vector[-40:]).tolist(),
+        "values": pairs.values.tolist() if pairs.values is not None else None,
+        "residuals": pairs.residuals.tolist() if pairs.residuals is not None else None,
+        "products": pairs.matvecs,
+        "vectors": pairs.vectors.abs().tolist(),
+        "layers": pairs.layer_energy().tolist(),
+        "largest": complete.values.tolist() if complete.values is not None else None,
+        "certificate": complete.provenance["certificate"],
+        "trace": tw.trace(hessian, 20).value,
+        "density": tw.spectral_density(hessian, probes=2, steps=8).nodes.tolist(),
+        "spectra": [list(v) for v in tw.layer_spectra(problem)["values"]],
+        "overlap": tw.overlap(pairs, tw.random_directions(problem.space, 3, dtype=torch.float64)).mean,
+        "halves": (first.loss() * sum(first_weights(first)) + second.loss() * sum(first_weights(second)))
+        / (sum(first_weights(first)) + sum(first_weights(second))),
+        "line": problem.loss_along(vector, [0.0, 0.1]).tolist(),
+        "about": problem.describe(),
+        "held": pairs.rows.tensor.shape[1] if hasattr(pairs.rows, "tensor") else None,
+        "sent": sent,
+        "calls_of_search": calls,
+        "sent_by_search": sent_by_search,
+    }
+
+
+def first_weights(problem: tw.Problem) -> list[float]:
+    return [problem.describe()["weight"]]
+
+
+def same(folder: Path) -> dict[str, Any]:
+    return measured(tw.Problem(net(), LOSS, data()), folder)
+
+
+def shared(folder: Path) -> dict[str, Any]:
+    """Each rank was given its own batches, and the model is wrapped as for training."""
+    together = ranks()
+    own = data()[together.rank :: together.size]
+    model = nn.parallel.DistributedDataParallel(net()) if together.size > 1 else net()
+    return measured(tw.Problem(model, LOSS, own), folder)
+
+
+def few(folder: Path) -> dict[str, Any]:
+    """Fewer batches than ranks."""
+    problem = tw.Problem(net(), LOSS, data((30,)))
+    vector = torch.linspace(-1, 1, problem.space.size, dtype=torch.float64)
+    return {"loss": problem.loss(), "hessian": (problem.hessian() @ vector).tolist(), "about": problem.describe()}
+
+
+def apart(folder: Path) -> dict[str, Any]:
+    tw.Problem(net(ranks().rank), LOSS, data())
+    return {}
+
+
+def mixed(folder: Path) -> dict[str, Any]:
+    rank = ranks().rank
+    tw.Problem(net(), LOSS, data() if rank else data((5, 6)))
+    return {}
+
+
+class Failing:
+    """A loss that fails, or is killed, on one rank in the middle of a product."""
+
+    def __init__(self, killed: bool) -> None:
+        self.killed, self.armed = killed, False
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        if self.armed and ranks().rank == 1:
+            if self.killed:
+                os.kill(os.getpid(), 9)
+            raise ValueError("the second rank's loss gave up")
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def failing(folder: Path, killed: bool = False) -> dict[str, Any]:
+    loss = Failing(killed)
+    problem = tw.Problem(net(), loss, data())
+    hessian = problem.hessian(memory_budget=0)
+    (folder / f"begun{ranks().rank}").write_text(str(time.time()))
+    loss.armed = True
+    tw.eigenpairs(hessian, 3)
+    return {}
+
+
+def killed(folder: Path) -> dict[str, Any]:
+    return failing(folder, killed=True)
+
+
+def main() -> None:
+    part, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    found = {"same": same, "shared": shared, "few": few, "apart": apart, "mixed": mixed, "failing": failing,
+             "killed": killed}[part](folder)  # fmt: skip
+    together = ranks()
+    (folder / f"{part}{together.size}.{together.rank}.json").write_text(json.dumps(found))
+
+
+def results(folder: Path, part: str, count: int) -> Iterator[dict[str, Any]]:
+    """What the ranks wrote."""
+    for rank in range(count):
+        yield json.loads((folder / f"{part}{count}.{rank}.json").read_text())
+
+
+if __name__ == "__main__":
+    main()

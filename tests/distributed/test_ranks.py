@@ -1,0 +1,154 @@
+"""One job on one, two and four processes: the same numbers, what is sent, what is held, and how it ends when one fails.
+
+Every job is a real `torchrun` with gloo.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import thalweg as tw
+from tests.distributed.job import SIZES, data, results
+from thalweg.collectives import ALONE, Ranks, first_rank, ranks
+
+ROOT = Path(__file__).parents[2]
+EXACT = ("loss", "gradient", "hessian", "gauss_newton", "fisher", "covariance", "block", "values", "trace", "density",
+         "line", "layers", "vectors", "overlap", "halves", "spectra")  # fmt: skip
+
+
+def job(count: int, part: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """A real job; one process without torchrun."""
+    own = ["-m", "tests.distributed.job", part, str(folder)]
+    launched = [
+        "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(29500 + os.getpid() % 400),
+        "--monitor-interval", "0.2",
+    ]  # fmt: skip
+    command = [sys.executable, *(launched if count > 1 else []), *own]
+    away = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
+    environment = {name: value for name, value in os.environ.items() if name not in away} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], tuple[Path, list[dict[str, Any]]]]:
+    """Results of a part on a number of processes; each job is run once."""
+    folder, known = tmp_path_factory.mktemp("jobs"), dict[tuple[int, str], list[dict[str, Any]]]()
+
+    def of(count: int, part: str) -> tuple[Path, list[dict[str, Any]]]:
+        if (count, part) not in known:
+            done = job(count, part, folder)
+            assert done.returncode == 0, done.stderr[-3000:]
+            known[count, part] = list(results(folder, part, count))
+        return folder, known[count, part]
+
+    return of
+
+
+Ran = Callable[[int, str], tuple[Path, list[dict[str, Any]]]]
+
+
+@pytest.mark.parametrize(("count", "part"), [(2, "same"), (4, "same"), (2, "shared")])
+def test_every_rank_gets_the_numbers_of_one_process(ran: Ran, count: int, part: str) -> None:
+    (alone,) = ran(1, "same")[1]
+    for found in ran(count, part)[1]:
+        for name in EXACT:
+            assert np.allclose(found[name], alone[name], rtol=1e-6, atol=1e-9), name
+        assert np.allclose(found["differences"], alone["differences"], rtol=1e-3, atol=1e-6)
+        assert np.allclose(found["largest"], alone["largest"], rtol=1e-3)
+        assert found["certificate"] == alone["certificate"] == "complete"
+        assert found["products"] == alone["products"]
+        assert found["about"] == alone["about"] | {"ranks": count}
+        assert found["about"]["samples"] == sum(SIZES)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_what_is_sent_is_what_the_theory_says(ran: Ran, count: int) -> None:
+    size = 9 * 8 + 4 * 10
+    for found in ran(count, "same")[1]:
+        assert found["sent"] == {"all_reduce": 8 * size}  # one all-reduce of P numbers a product
+        products, padded = found["products"], -(-size // count) * count
+        sent, calls = found["sent_by_search"], found["calls_of_search"]
+        assert calls["reduce_scatter"] == calls["all_gather"] == products
+        assert sent["reduce_scatter"] == sent["all_gather"] == 8 * padded * products  # which is what an all-reduce is
+        steps = products - 1  # the last product is the certificate's
+        beside = calls["all_reduce"] - 2 * steps  # the start vector's, and one length for the certificate
+        assert 0 < beside <= 8
+        rows = sum(2 * 8 * (step + 1 + 1) for step in range(steps))  # two sums of the inner products and the length
+        assert 0 < sent["all_reduce"] - rows <= 8 * 3 * beside
+
+
+def test_memory_falls_as_ranks_are_added_and_parts_are_opened_on_one_machine(ran: Ran) -> None:
+    size = 9 * 8 + 4 * 10
+    (alone,) = ran(1, "same")[1]
+    assert alone["held"] == size
+    for count in (2, 4):
+        folder, found = ran(count, "same")
+        assert [one["held"] for one in found] == [size // count] * count
+        opened = tw.Directions.load(folder / f"pairs{count}.safetensors")
+        assert np.allclose(opened.vectors.abs(), alone["vectors"], atol=1e-8)
+        assert opened.provenance["ranks"] == count
+        files = sorted(folder.glob(f"pairs{count}.*"))
+        assert len(files) == count
+        assert max(file.stat().st_size for file in files) < (folder / "pairs1.safetensors").stat().st_size
+    (folder / "pairs4.2-of-4.safetensors").rename(folder / "elsewhere")
+    with pytest.raises(tw.RunError, match=r"pairs4\.2-of-4\.safetensors is missing"):
+        tw.Directions.load(folder / "pairs4.safetensors")
+
+
+def test_a_rank_without_a_batch_counts_nothing(ran: Ran) -> None:
+    (alone,) = ran(1, "few")[1]
+    for found in ran(2, "few")[1]:
+        assert found["loss"] == pytest.approx(alone["loss"])
+        assert np.allclose(found["hessian"], alone["hessian"])
+        assert found["about"] == alone["about"] | {"ranks": 2}
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("apart", "the fingerprint of the weights differs between ranks"),
+        ("mixed", "rank 1 was given the same batches as another rank"),
+        ("failing", "the second rank's loss gave up"),
+        ("killed", "Signal 9 (SIGKILL)"),
+    ],
+)
+def test_a_failing_rank_ends_the_job_with_its_own_words(part: str, words: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = job(3 if part == "mixed" else 2, part, tmp_path, timeout=60)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert time.monotonic() - begun < 60
+    if part in ("failing", "killed"):
+        assert len(list(tmp_path.glob("begun*"))) == 2
+    assert not list(tmp_path.glob(f"{part}*.json"))
+
+
+def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ranks() is ALONE
+    vector = torch.arange(5.0)
+    assert ALONE.sum(vector) is vector
+    assert ALONE.whole(vector, 5) is ALONE.scattered(vector) is vector
+    assert ALONE.span(5) == slice(0, 5)
+    assert ALONE.gathered("x") == ["x"]
+    assert not ALONE.calls
+    assert [Ranks(3, rank).span(7) for rank in range(3)] == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert [Ranks(4, rank).span(5) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 5)]
+    assert first_rank()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not first_rank()
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert ranks() is ALONE  # a job of another kind, such as a scheduler's that sets the same names
+    assert len(data()) == len(SIZES)
