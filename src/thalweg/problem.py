@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from thalweg.batches import (
     Chunks,
-    Half,
     divisible,
     fingerprint,
     leaves,
@@ -36,7 +35,7 @@ from thalweg.errors import InputError, NotDeterministicError
 from thalweg.evaluation import evaluating, in_full_precision
 from thalweg.losses import LabelCount, Loss, Reduction, model_loss
 from thalweg.operators.base import Term, loss_and_gradient
-from thalweg.shares import Share, counted, own_part
+from thalweg.shares import Share, counted, halved, own_part
 from thalweg.space import ParameterSpace, measure_depths, unwrapped
 from thalweg.survey import Survey, changed, surveyed
 from thalweg.trainer import frozen_batches, trained_model, trainer_loss
@@ -222,9 +221,10 @@ class Problem(CurvatureOperators):
         Raises:
             InputError: if there are fewer than two samples.
         """
-        if sum(self.survey.samples) < 2:
+        if self.describe()["samples"] < 2:
             raise InputError("the data holds one sample, which cannot be split in two halves")
-        return self.on(Half(self.data, seed, 0)), self.on(Half(self.data, seed, 1))
+        first, second = (halved(self.data, seed, part) for part in (0, 1))
+        return self.on(first), self.on(second)
 
     # -- what operators are built on -----------------------------------------------------------------------
 
@@ -305,6 +305,12 @@ class Problem(CurvatureOperators):
         }
 
     # -- inside --------------------------------------------------------------------------------------------
+
+    def by_itself(self, data: Iterable[Any]) -> Problem:
+        """The same model and loss on data that this process alone works on, whatever the others do."""
+        other = self._with(data)
+        other.share = Share()
+        return other
 
     def _with(self, data: Iterable[Any]) -> Problem:
         """The same on other data that this process alone goes through; it counts as what it stands for."""

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from thalweg.batches import Half
 from thalweg.collectives import ALONE, Ranks
 from thalweg.errors import InputError
 from thalweg.survey import Survey
@@ -40,6 +42,10 @@ class Share:
     def together(self, tensor: Tensor) -> Tensor:
         """The sum over ranks of `part` times what each has: means over a share become the mean over all."""
         return tensor if self.ranks.alone else self.ranks.sum(tensor * self.part)
+
+    def added(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks of what each has added up over its samples; one that stands in adds nothing."""
+        return tensor if self.ranks.alone else self.ranks.sum(tensor if self.part else torch.zeros_like(tensor))
 
     def scattered(self, tensor: Tensor) -> Tensor:
         """The same, and of it this rank's entries."""
@@ -92,6 +98,13 @@ def own_part(data: Iterable[Any], survey: Survey, ranks: Ranks) -> Iterable[Any]
             "every rank the same data, or every rank its own share"
         )
     return data
+
+
+def halved(data: Iterable[Any], seed: int, part: int) -> Iterable[Any]:
+    """This rank's part of one half of the data: the halves are those that one process would draw."""
+    if isinstance(data, Every):
+        return Every(Half(data.data, seed, part), data.first, data.step)
+    return StandIn(Half(data.data, seed, part)) if isinstance(data, StandIn) else Half(data, seed, part)
 
 
 def counted(survey: Survey, data: Iterable[Any], ranks: Ranks) -> Share:

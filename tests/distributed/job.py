@@ -71,8 +71,16 @@ def measured(problem: tw.Problem, folder: Path) -> dict[str, Any]:
         "density": tw.spectral_density(hessian, probes=2, steps=8).nodes.tolist(),
         "spectra": [list(v) for v in tw.layer_spectra(problem)["values"]],
         "overlap": tw.overlap(pairs, tw.random_directions(problem.space, 3, dtype=torch.float64)).mean,
-        "halves": (first.loss() * sum(first_weights(first)) + second.loss() * sum(first_weights(second)))
-        / (sum(first_weights(first)) + sum(first_weights(second))),
+        "halves": [first.loss(), second.loss()],
+        "half_sizes": [half.describe()["samples"] for half in (first, second)],
+        "priority": [
+            [value for value in list(row.values())[2:] if value is not None] for row in tw.rank_layers(problem, seed=1)
+        ],
+        "remembered": [
+            float(tensor.double().norm())
+            for shield in tw.remember(problem, samples=10_000).shields
+            for tensor in shield.tensors().values()
+        ],
         "line": problem.loss_along(vector, [0.0, 0.1]).tolist(),
         "about": problem.describe(),
         "held": pairs.rows.tensor.shape[1] if hasattr(pairs.rows, "tensor") else None,
@@ -80,10 +88,6 @@ def measured(problem: tw.Problem, folder: Path) -> dict[str, Any]:
         "calls_of_search": calls,
         "sent_by_search": sent_by_search,
     }
-
-
-def first_weights(problem: tw.Problem) -> list[float]:
-    return [problem.describe()["weight"]]
 
 
 def same(folder: Path) -> dict[str, Any]:

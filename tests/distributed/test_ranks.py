@@ -23,7 +23,7 @@ from thalweg.collectives import ALONE, Ranks, first_rank, ranks
 
 ROOT = Path(__file__).parents[2]
 EXACT = ("loss", "gradient", "hessian", "gauss_newton", "fisher", "covariance", "block", "values", "trace", "density",
-         "line", "layers", "vectors", "overlap", "halves", "spectra")  # fmt: skip
+         "line", "layers", "vectors", "overlap", "spectra", "remembered")  # fmt: skip
 
 
 def job(count: int, part: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -65,6 +65,9 @@ def test_every_rank_gets_the_numbers_of_one_process(ran: Ran, count: int, part: 
     for found in ran(count, part)[1]:
         for name in EXACT:
             assert np.allclose(found[name], alone[name], rtol=1e-6, atol=1e-9), name
+        if part == "same":  # dealt out as one process would go through them
+            for name in ("halves", "half_sizes", "priority"):
+                assert np.allclose(found[name], alone[name], rtol=1e-6), name
         assert np.allclose(found["differences"], alone["differences"], rtol=1e-3, atol=1e-6)
         assert np.allclose(found["largest"], alone["largest"], rtol=1e-3)
         assert found["certificate"] == alone["certificate"] == "complete"

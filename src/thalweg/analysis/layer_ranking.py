@@ -10,6 +10,7 @@ updates say. Both are percentiles of the bootstrap, and the order's are those of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -159,12 +160,13 @@ def _measure(problem: Problem, layers: list[Layer], probes: int, seed: int, memo
     generator = as_generator(seed)
     signs = torch.randint(0, 2, (probes, problem.space.size), generator=generator).to(gradient) * 2 - 1
     survey = problem.survey
-    total = float(sum(survey.weights))
-    slopes, curvatures, traces, spread = [], [], [], []
-    for batch in problem.data:
-        one = problem.on([batch])
+    ranks = problem.share.ranks
+    weights, slopes, curvatures, traces, spread = [], [], [], [], []
+    for batch, weight in zip(problem.data if problem.share.part else (), survey.weights, strict=False):
+        one = problem.by_itself([batch])
         graphs = one.graphs(memory_budget, chunk=None)
         here = one.gradient()
+        weights.append(weight)
         slopes.append([_dot(here, unit) for unit in units])
         curvatures.append([_curvature(graphs, layer, unit) for layer, unit in zip(layers, units, strict=True)])
         whole = HessianOperator(graphs)
@@ -174,7 +176,12 @@ def _measure(problem: Problem, layers: list[Layer], probes: int, seed: int, memo
             each.append([float(image[layer.span].sum()) for layer in layers])
         traces.append(np.mean(each, axis=0))
         spread.append(each)
-    shares = np.array(survey.weights) / total  # a batch alone is a mean over itself, whatever the reduction
+    if not ranks.alone:
+        every = ranks.gathered((weights, slopes, curvatures, traces, spread))
+        weights, slopes, curvatures, traces, spread = (
+            _interleaved([one[place] for one in every]) for place in range(5)
+        )
+    shares = np.array(weights) / float(sum(weights))  # a batch alone is a mean over itself, whatever the reduction
     by_probe = np.einsum("b,bpl->pl", shares, np.array(spread))
     return _Batches(
         shares,
@@ -184,6 +191,12 @@ def _measure(problem: Problem, layers: list[Layer], probes: int, seed: int, memo
         by_probe.std(axis=0, ddof=1) / np.sqrt(probes),
         len(layers) + probes,
     )
+
+
+def _interleaved(each: list[list[Any]]) -> list[Any]:
+    """The first of every rank, then the second, as the batches were dealt out."""
+    missing = object()
+    return [row for several in itertools.zip_longest(*each, fillvalue=missing) for row in several if row is not missing]
 
 
 def _curvature(graphs: Any, layer: Layer, unit: Tensor) -> float:

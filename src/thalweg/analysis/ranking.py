@@ -170,7 +170,7 @@ class _Measure:
         self.hessian = HessianOperator(graphs)
         self.gradient = problem.gradient().double().cpu()
         self.square = float(self.gradient @ self.gradient)
-        self.samples = sum(problem.survey.samples)
+        self.samples = int(problem.describe()["samples"])
         self.covariance: Operator | None = None
         if problem.loss_in_parts:
             self.covariance = problem.gradient_covariance(memory_budget=memory_budget)

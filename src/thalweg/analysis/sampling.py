@@ -82,7 +82,7 @@ def halves(
         half_values=pairs_a.values,
         other_half=there.cpu(),
         subspace=overlap(pairs_a, pairs_b, seed=seed),
-        samples=(sum(first.survey.samples), sum(second.survey.samples)),
+        samples=(first.describe()["samples"], second.describe()["samples"]),
         seed=seed,
         matvecs=(pairs_a.matvecs or 0) + (pairs_b.matvecs or 0) + k,
     )

@@ -125,7 +125,7 @@ def source_of(problem: Problem) -> Source:
 def limited(problem: Problem, samples: int) -> Problem:
     """The problem on its first samples, in its own batches."""
     batches: list[Any] = []
-    left = samples
+    left = -(-samples // problem.share.ranks.size)
     for term in problem.terms():
         batches.append(term.batch if term.samples <= left else take(term.batch, list(range(left)), term.samples))
         left -= term.samples
@@ -207,7 +207,9 @@ def squared_gradients(
                         if gradient is not None:
                             into.addcmul_(gradient, gradient)
             count += term.samples
-    return {name: into / max(count, 1) for name, into in zip(names, total, strict=True)}
+    every = problem.share.added(torch.tensor(float(count), dtype=torch.float64))
+    sums = [problem.share.added(into) for into in total]
+    return {name: into / max(float(every), 1.0) for name, into in zip(names, sums, strict=True)}
 
 
 def _kind(problem: Problem, output: Tensor, batch: Any) -> tuple[Distribution, int] | None:

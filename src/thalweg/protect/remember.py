@@ -101,12 +101,12 @@ def remember(
     tensors = dict(zip(problem.space.names, problem.parameters(), strict=True))
     prints = prints_of(space.names, [tensors[name] for name in space.names])
     _warn_of_statistics(problem)
-    told = {**about, "samples": sum(read.survey.samples), "tasks": 1}
+    told = {**about, "samples": read.describe()["samples"], "tasks": 1}
     found = Knowledge(space, tuple(shield.cpu() for shield in shields), prints, told)
     if earlier is not None:
         before = earlier if isinstance(earlier, Knowledge) else Knowledge.load(earlier)
         found = before.merged(found)
-    if path is not None:
+    if path is not None and problem.share.ranks.rank == 0:
         found.save(path)
     return found
 
@@ -245,7 +245,9 @@ def _moments(
             for gradient in gradients:
                 rows = gradient.reshape(-1, gradient.shape[-1]).double()
                 outer[place] += rows.T @ rows if outer[place].ndim == 2 else (rows**2).sum(0)
-    return inner, outer, count
+    added = problem.share.added
+    every = int(added(torch.tensor(count)))
+    return [added(moment) for moment in inner], [added(moment) for moment in outer], every
 
 
 def _squares(
@@ -265,7 +267,8 @@ def _squares(
             for gradient in gradients:
                 rows = gradient.to(across.dtype) if turn is None else gradient.to(across.dtype) @ turn
                 total[place] += _sum_of_squares(rows, across)
-    return [into / count for into in total]
+    every = int(problem.share.added(torch.tensor(count)))
+    return [problem.share.added(into) / every for into in total]
 
 
 def _sum_of_squares(gradients: Tensor, inputs: Tensor) -> Tensor:
