@@ -113,6 +113,10 @@ class Ranks:
         distributed.all_gather_object(out, value)
         return out
 
+    def wait(self) -> None:
+        """Until every rank has come here."""
+        self.gathered(None)
+
     def agree(self, value: Any, what: str) -> None:
         """Make sure that every rank has the same.
 
@@ -165,7 +169,9 @@ def ranks() -> Ranks:
 
 
 def first_rank() -> bool:
-    """Whether this process speaks for all; told from the environment, so that nothing is set up."""
+    """Whether this process speaks for all; told without setting anything up."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0" or int(os.environ.get("WORLD_SIZE", "1")) < 2
 
 

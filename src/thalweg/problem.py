@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from thalweg.batches import (
     Chunks,
+    Half,
     divisible,
     fingerprint,
     leaves,
@@ -35,7 +36,7 @@ from thalweg.errors import InputError, NotDeterministicError
 from thalweg.evaluation import evaluating, in_full_precision
 from thalweg.losses import LabelCount, Loss, Reduction, model_loss
 from thalweg.operators.base import Term, loss_and_gradient
-from thalweg.shares import Share, counted, halved, own_part
+from thalweg.shares import Share, changed_alike, counted, own_part
 from thalweg.space import ParameterSpace, measure_depths, unwrapped
 from thalweg.survey import Survey, changed, surveyed
 from thalweg.trainer import frozen_batches, trained_model, trainer_loss
@@ -223,7 +224,7 @@ class Problem(CurvatureOperators):
         """
         if self.describe()["samples"] < 2:
             raise InputError("the data holds one sample, which cannot be split in two halves")
-        first, second = (halved(self.data, seed, part) for part in (0, 1))
+        first, second = (changed_alike(self.data, partial(Half, seed=seed, part=part)) for part in (0, 1))
         return self.on(first), self.on(second)
 
     # -- what operators are built on -----------------------------------------------------------------------

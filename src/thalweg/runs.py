@@ -83,13 +83,18 @@ class Run(Generic[T]):
         return read_json(path)
 
     def save_directions(self, name: str, directions: Directions) -> Path:
-        """Keep directions under a name."""
+        """Keep directions under a name; where ranks hold parts of them, each writes its own beside the others'."""
         path = self._path(name, ".safetensors")
         path.parent.mkdir(exist_ok=True)
-        aside = path.with_suffix(f".tmp{os.getpid()}")
+        aside, part = path.with_suffix(f".tmp{os.getpid()}"), directions.rows.part()
         directions.save(aside)
-        replace_synced(aside, path)
-        return path
+        there = path if part is None else part[1].beside(path)
+        replace_synced(aside if part is None else part[1].beside(aside), there)
+        ranks = 1 if part is None else part[1].ranks
+        for old in (path, *path.parent.glob(f"{path.stem}.*-of-*{path.suffix}")):
+            if old != there and not (ranks > 1 and old.stem.endswith(f"-of-{ranks}")):
+                old.unlink(missing_ok=True)  # of an earlier result, by another number of ranks
+        return there
 
     def load_directions(self, name: str) -> Directions:
         """The directions of that name."""

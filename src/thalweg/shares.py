@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg.batches import Half
 from thalweg.collectives import ALONE, Ranks
 from thalweg.errors import InputError
 from thalweg.survey import Survey
@@ -100,11 +99,11 @@ def own_part(data: Iterable[Any], survey: Survey, ranks: Ranks) -> Iterable[Any]
     return data
 
 
-def halved(data: Iterable[Any], seed: int, part: int) -> Iterable[Any]:
-    """This rank's part of one half of the data: the halves are those that one process would draw."""
+def changed_alike(data: Iterable[Any], change: Callable[[Iterable[Any]], Iterable[Any]]) -> Iterable[Any]:
+    """This rank's part of changed data, where the change may depend on a batch's place among all batches."""
     if isinstance(data, Every):
-        return Every(Half(data.data, seed, part), data.first, data.step)
-    return StandIn(Half(data.data, seed, part)) if isinstance(data, StandIn) else Half(data, seed, part)
+        return Every(change(data.data), data.first, data.step)
+    return StandIn(change(data.data)) if isinstance(data, StandIn) else change(data)
 
 
 def counted(survey: Survey, data: Iterable[Any], ranks: Ranks) -> Share:

@@ -40,6 +40,8 @@ def analyse(
 ) -> dict[str, Any]:
     """Everything that a recorded run gets: spectra, components, overlaps with their nulls, layers, costs.
 
+    Under `torchrun` all ranks measure together, and the first writes the result.
+
     Args:
         run: the run folder, or an opened run.
         problem: model, loss and data; its weights do not matter, the recorded ones are used on a copy.
@@ -76,7 +78,10 @@ def analyse(
         "trial_seconds": measure.trial_seconds,
         "peak_memory_bytes": peak_memory(),
     }
-    run.save("analysis", result)
+    ranks = problem.share.ranks
+    if ranks.rank == 0:
+        run.save("analysis", result)
+    ranks.wait()
     return run.load("analysis")
 
 

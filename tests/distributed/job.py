@@ -148,11 +148,43 @@ def killed(folder: Path) -> dict[str, Any]:
     return failing(folder, killed=True)
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """A training with DistributedDataParallel: the run is written once, and opened and analysed by all."""
+    together = ranks()
+    bare = net()
+    model = nn.parallel.DistributedDataParallel(bare) if together.size > 1 else bare
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+    batches = data()
+    with tw.watch(model, optimizer, folder / f"run{together.size}") as recorder:
+        for step in range(30):
+            optimizer.zero_grad()
+            inputs, labels = batches[step % 5]
+            own = slice(together.rank, 10, together.size)  # the mean over ranks is the mean over the ten samples
+            loss = nn.functional.cross_entropy(model(inputs[:10][own]), labels[:10][own])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            recorder.log(loss=loss.item())
+    together.wait()
+    problem = tw.Problem(bare, LOSS, batches)
+    settings = tw.Settings(k=3, stages=1, components=(3,), draws=20, noise_draws=1, density_steps=4)
+    found = tw.analyse(folder / f"run{together.size}", problem, problem.on(data((20, 21))), settings=settings)
+    spectrum = found["stages"][0]["spectrum"]
+    return {
+        "rows": found["run"]["rows"],
+        "weights": problem.weights().tolist(),
+        "values": spectrum["values"],
+        "held_out": found["loss"]["held_out"],
+        "verdict": found["verdict"]["word"],
+        "robustness": [row["train"] for row in found["robustness"]["rows"]],
+        "kept": [len(tw.open_run(folder / f"run{together.size}").load_directions("eigenvectors"))],
+    }
+
+
 def main() -> None:
     part, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
     found = {"same": same, "shared": shared, "few": few, "apart": apart, "mixed": mixed, "failing": failing,
-             "killed": killed}[part](folder)  # fmt: skip
+             "killed": killed, "recorded": recorded}[part](folder)  # fmt: skip
     together = ranks()
     (folder / f"{part}{together.size}.{together.rank}.json").write_text(json.dumps(found))
 

@@ -110,6 +110,15 @@ def test_memory_falls_as_ranks_are_added_and_parts_are_opened_on_one_machine(ran
         tw.Directions.load(folder / "pairs4.safetensors")
 
 
+def test_a_training_is_recorded_once_and_analysed_by_all(ran: Ran) -> None:
+    (alone,) = ran(1, "recorded")[1]
+    assert alone["rows"] == 30
+    for found in ran(2, "recorded")[1]:
+        assert found["verdict"] == alone["verdict"]
+        for name in ("rows", "weights", "values", "held_out", "robustness", "kept"):
+            assert np.allclose(found[name], alone[name], rtol=1e-5, atol=1e-9), name
+
+
 def test_a_rank_without_a_batch_counts_nothing(ran: Ran) -> None:
     (alone,) = ran(1, "few")[1]
     for found in ran(2, "few")[1]:

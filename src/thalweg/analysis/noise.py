@@ -18,6 +18,7 @@ from torch import Tensor
 from thalweg.batches import leaves, map_batch
 from thalweg.errors import InputError
 from thalweg.problem import Problem
+from thalweg.shares import changed_alike
 from thalweg.solvers.lanczos import eigenpairs, pass_on_interrupt
 from thalweg.tables import Table
 
@@ -179,7 +180,11 @@ class Noisy:
 
 
 def _noisy(problem: Problem, change: Change | None, level: float, seed: int, draw: int) -> Problem:
-    return problem if change is None else problem.on(Noisy(problem.data, change, level, 1000 * seed + draw))
+    return (
+        problem
+        if change is None
+        else problem.on(changed_alike(problem.data, lambda data: Noisy(data, change, level, 1000 * seed + draw)))
+    )
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from thalweg.cli.text import summary
+from thalweg.collectives import first_rank
 from thalweg.version import __version__
 
 app = typer.Typer(
@@ -46,12 +48,16 @@ def entrance(
 
 
 def show_result(result: dict[str, Any], as_json: bool, in_words: Callable[[dict[str, Any]], str]) -> None:
-    """A result on standard output, as JSON or in words."""
+    """A result on standard output, as JSON or in words; of several ranks the first prints."""
+    if not first_rank():
+        return
     print(json.dumps(result, ensure_ascii=False, indent=1) if as_json else in_words(result))
 
 
 def print_analysis(result: dict[str, Any], files: list[Path], as_json: bool) -> None:
-    """The result on standard output: whole as JSON, or what a person wants first."""
+    """The result on standard output: whole as JSON, or what a person wants first; of several ranks the first prints."""
+    if not first_rank():
+        return
     if as_json:
         print(json.dumps({**result, "reports": [str(path) for path in files]}, ensure_ascii=False, indent=1))
         return
@@ -61,8 +67,8 @@ def print_analysis(result: dict[str, Any], files: list[Path], as_json: bool) -> 
 
 
 def shows(quiet: bool) -> bool:
-    """Whether progress is shown: to a terminal only."""
-    return not quiet and sys.stderr.isatty()
+    """Whether progress is shown: to a terminal only, and by the first of several ranks."""
+    return not quiet and sys.stderr.isatty() and first_rank()
 
 
 def speaker(quiet: bool) -> Any:
@@ -77,4 +83,6 @@ def speaker(quiet: bool) -> Any:
 
 def own_command() -> str:
     """The command as it was given."""
-    return shlex.join(["thalweg", *sys.argv[1:]])
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    begun = ["thalweg"] if int(ranks) < 2 else ["torchrun", "--nproc-per-node", ranks, "-m", "thalweg"]
+    return shlex.join([*begun, *sys.argv[1:]])

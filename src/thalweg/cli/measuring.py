@@ -23,6 +23,7 @@ from thalweg.cli.base import (
     speaker,
 )
 from thalweg.cli.text import scoreboard_text
+from thalweg.collectives import first_rank
 from thalweg.tasks.loading import load_task, parse_settings
 
 
@@ -95,8 +96,8 @@ def analyse(
         say=speaker(quiet),
         progress=shows(quiet),
     )
-    files = write_report(run, lang.split(","))
-    print_analysis(load_analysis(run), files, as_json)
+    if first_rank():
+        print_analysis(load_analysis(run), write_report(run, lang.split(",")), as_json)
 
 
 @app.command()

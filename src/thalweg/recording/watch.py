@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from thalweg.collectives import first_rank
 from thalweg.errors import InputError, RunError
 from thalweg.recording.forecast import Forecast, choose, rows_of_a_block
 from thalweg.recording.keeping import FORMS, WIDTH, Keeping
@@ -18,6 +19,7 @@ from thalweg.recording.manifest import CLOSED, check_optimizers, describe, parse
 from thalweg.recording.optimizers import unwrap
 from thalweg.recording.recorder import Plan, Recorder
 from thalweg.recording.resume import Left, goes_on, take_up
+from thalweg.recording.silent import SilentRecorder
 from thalweg.runs import MANIFEST
 from thalweg.space import unwrapped
 
@@ -43,6 +45,7 @@ def watch(
     first_step: int | None = None,
     include_frozen: bool = False,
     moments: bool = True,
+    every_rank: bool = False,
 ) -> Recorder:
     """Record every update of a model's weights from now on.
 
@@ -84,6 +87,9 @@ def watch(
         first_step: number of the first step to come; one more than the last recorded one unless said.
         include_frozen: record also what is frozen now, to be trained later.
         moments: keep the optimizer's state with the anchors, where it takes a tenth of the rows' bytes at the most.
+        every_rank: record on every rank of a job, each into a folder of its own, since each trains a model of its own.
+            Otherwise the first rank alone records, as the weights are the same on all, and the others' recorders do
+            nothing.
 
     Raises:
         InputError: if an argument cannot be worked with, or the optimizer holds no trainable parameter of the model.
@@ -109,6 +115,8 @@ def watch(
     if limit is not None and limit < least:
         raise InputError(f"budget={budget!r} does not hold one row of {space.size:,} weights; give {least:,} or more")
     folder = Path(folder)
+    if not (every_rank or first_rank()):
+        return SilentRecorder(folder, forecast)
     lock = prepare(folder, overwrite, resume)
     try:
         every = forecast.every
