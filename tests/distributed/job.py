@@ -26,7 +26,8 @@ LOSS = tw.Loss(
 
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 4)).double()
+    made = nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 4)).double()
+    return made.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))) if "ON_GPU" in os.environ else made
 
 
 def data(sizes: tuple[int, ...] = SIZES) -> list[tuple[Tensor, Tensor]]:
@@ -183,6 +184,8 @@ def recorded(folder: Path) -> dict[str, Any]:
 def main() -> None:
     part, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
+    if "ON_GPU" in os.environ:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     found = {"same": same, "shared": shared, "few": few, "apart": apart, "mixed": mixed, "failing": failing,
              "killed": killed, "recorded": recorded}[part](folder)  # fmt: skip
     together = ranks()

@@ -26,8 +26,8 @@ EXACT = ("loss", "gradient", "hessian", "gauss_newton", "fisher", "covariance", 
          "line", "layers", "vectors", "overlap", "spectra", "remembered")  # fmt: skip
 
 
-def job(count: int, part: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """A real job; one process without torchrun."""
+def job(count: int, part: str, folder: Path, timeout: float = 120, **also: str) -> subprocess.CompletedProcess[str]:
+    """A real job; one process without torchrun. What else is named goes into the environment."""
     own = ["-m", "tests.distributed.job", part, str(folder)]
     launched = [
         "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(29500 + os.getpid() % 400),
@@ -35,7 +35,10 @@ def job(count: int, part: str, folder: Path, timeout: float = 120) -> subprocess
     ]  # fmt: skip
     command = [sys.executable, *(launched if count > 1 else []), *own]
     away = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
-    environment = {name: value for name, value in os.environ.items() if name not in away} | {"OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in away} | {
+        "OMP_NUM_THREADS": "1",
+        **also,
+    }
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -145,6 +148,17 @@ def test_a_failing_rank_ends_the_job_with_its_own_words(part: str, words: str, t
     if part in ("failing", "killed"):
         assert len(list(tmp_path.glob("begun*"))) == 2
     assert not list(tmp_path.glob(f"{part}*.json"))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 1, reason="no GPU was found: NCCL and products on it were not tried")
+def test_gpus_give_the_numbers_of_a_processor(ran: Ran, tmp_path: Path) -> None:
+    count = min(2, torch.cuda.device_count())
+    done = job(count, "same", tmp_path, timeout=240, ON_GPU="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (alone,) = ran(1, "same")[1]
+    for found in results(tmp_path, "same", count):
+        for name in ("loss", "gradient", "hessian", "values", "layers"):
+            assert np.allclose(found[name], alone[name], rtol=1e-6, atol=1e-9), name
 
 
 def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
