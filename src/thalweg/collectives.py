@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import itertools
 import math
 import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,36 +76,28 @@ class Ranks:
         """The Euclidean length of a vector of which each rank has its entries."""
         return math.sqrt(self.add_up([length(part) ** 2])[0]) if not self.alone else length(part)
 
-    def span(self, size: int) -> slice:
-        """Which of `size` entries this rank holds; as many as the others, the last ones hold fewer or none."""
-        width = -(-size // self.size)
-        return slice(min(self.rank * width, size), min((self.rank + 1) * width, size))
-
     def scattered(self, tensor: Tensor) -> Tensor:
-        """This rank's entries of the sum over ranks of vectors `(P,)`."""
+        """This rank's entries of the sum over ranks of vectors `(P,)`, as `Layout.dealt` deals them out."""
         if self.alone:
             return tensor
-        own, width = self.span(len(tensor)), -(-len(tensor) // self.size)
+        width = -(-len(tensor) // self.size)
         padded = tensor.detach()
         if width * self.size != len(tensor):
             padded = torch.cat([padded, padded.new_zeros(width * self.size - len(tensor))])
         out = padded.new_empty(width)
         self._count("reduce_scatter", padded)
         _one_of("reduce_scatter_single", "reduce_scatter_tensor")(out, padded.contiguous())
-        return out[: own.stop - own.start]
+        return out[: max(0, min(width, len(tensor) - self.rank * width))]
 
-    def whole(self, part: Tensor, size: int) -> Tensor:
-        """The vector `(P,)` of which each rank has the entries of `span`."""
-        if self.alone:
-            return part
-        width = -(-size // self.size)
+    def side_by_side(self, part: Tensor, width: int) -> Tensor:
+        """What each rank has, filled up with zeros to `width` entries, one after the other: `(size · width,)`."""
         padded = part.detach()
         if len(part) < width:
             padded = torch.cat([padded, padded.new_zeros(width - len(part))])
         out = padded.new_empty(width * self.size)
         self._count("all_gather", out)
         _one_of("all_gather_single", "all_gather_into_tensor")(out, padded.contiguous())
-        return out[:size]
+        return out
 
     def gathered(self, value: Any) -> list[Any]:
         """What each rank has, a small picklable object, in the order of the ranks."""
@@ -143,6 +137,77 @@ class Ranks:
 
 ALONE = Ranks()
 """One process by itself."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which entries of vectors of length P each rank has.
+
+    Attributes:
+        size: P.
+        ranks: the processes.
+        every: for each rank the spans of entries that it has, in order; together each entry once.
+    """
+
+    size: int
+    ranks: Ranks = ALONE
+    every: tuple[tuple[slice, ...], ...] = ()
+
+    @classmethod
+    def dealt(cls, size: int, ranks: Ranks) -> Layout:
+        """One span for each rank, as long as the others'; the last ones have fewer or none."""
+        width = -(-size // ranks.size)
+        ends = [min(rank * width, size) for rank in range(ranks.size + 1)]
+        return cls(size, ranks, tuple((slice(start, stop),) for start, stop in itertools.pairwise(ends)))
+
+    @property
+    def own(self) -> tuple[slice, ...]:
+        """This rank's spans."""
+        return self.every[self.ranks.rank]
+
+    @property
+    def widths(self) -> list[int]:
+        """How many entries each rank has."""
+        return [sum(span.stop - span.start for span in spans) for spans in self.every]
+
+    @property
+    def width(self) -> int:
+        """How many entries this rank has."""
+        return self.widths[self.ranks.rank]
+
+    def take(self, vectors: Tensor) -> Tensor:
+        """This rank's entries of whole vectors `(..., P)`."""
+        if len(self.own) == 1:
+            return vectors[..., self.own[0]]
+        return torch.cat([vectors[..., span] for span in self.own], dim=-1)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The vector `(P,)` of which each rank has its entries; all ranks make the call."""
+        if self.ranks.alone:
+            return part
+        widths = self.widths
+        largest = max(widths)
+        found = self.ranks.side_by_side(part, largest)
+        if all(len(spans) == 1 for spans in self.every) and widths[0] * (self.ranks.size - 1) <= self.size:
+            return found[: self.size]
+        return self.put([found[rank * largest : rank * largest + width] for rank, width in enumerate(widths)])
+
+    def put(self, parts: Sequence[Tensor]) -> Tensor:
+        """Whole vectors `(..., P)` of the entries of all ranks."""
+        return put_together(parts, [[(span.start, span.stop) for span in spans] for spans in self.every])
+
+
+def put_together(parts: Sequence[Tensor], spans: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Vectors `(..., P)` of parts, for each of which its spans `(start, stop)` of entries are given."""
+    size = max(stop for every in spans for _, stop in every)
+    out = parts[0].new_zeros(*parts[0].shape[:-1], size)
+    for part, every in zip(parts, spans, strict=True):
+        place = 0
+        for start, stop in every:
+            out[..., start:stop] = part[..., place : place + stop - start]
+            place += stop - start
+    return out
+
 
 _TOGETHER: dict[tuple[int, int], Ranks] = {}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from thalweg.collectives import put_together
 from thalweg.errors import RunError
 
 
@@ -24,11 +24,13 @@ class Part:
         rank: whose.
         ranks: how many there are.
         split: names of the tensors that are split; the others are whole in each file.
+        spans: which entries of the last axis are the rank's, as pairs of start and stop in order.
     """
 
     rank: int
     ranks: int
     split: Sequence[str]
+    spans: Sequence[Sequence[int]]
 
     def beside(self, path: str | Path) -> Path:
         """The part's own file: `pairs.safetensors` becomes `pairs.0-of-2.safetensors`."""
@@ -49,7 +51,7 @@ def save_described(
         part: where each rank writes a part of some tensors, into a file of its own beside that path.
     """
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = {**about, **({} if part is None else {"part": [part.rank, part.ranks, list(part.split)]})}
+    told = {**about, **({} if part is None else {"part": [part.rank, part.ranks, list(part.split), list(part.spans)]})}
     save_file(
         kept, str(path if part is None else part.beside(path)), metadata={"format": form, "about": json.dumps(told)}
     )
@@ -73,14 +75,17 @@ def load_described(path: str | Path, form: str, what: str, mend: str) -> tuple[d
     if not parts:
         return _load(path, form, what, mend)
     found = [_load(one, form, what, mend) for one in parts]
-    of, split = found[0][1]["part"][1:]
+    of, split = found[0][1]["part"][1:3]
     there = {about["part"][0]: tensors for tensors, about in found if about["part"][1] == of}
+    spans = {about["part"][0]: about["part"][3] for _, about in found if about["part"][1] == of}
     missing = [rank for rank in range(of) if rank not in there]
     if missing:
-        lost = Part(missing[0], of, split).beside(path)
+        lost = Part(missing[0], of, split, ()).beside(path)
         raise RunError(f"{lost} is missing, a part of the {what} that {of} ranks wrote; put it beside the others")
     tensors = {
-        name: torch.cat([there[rank][name] for rank in range(of)], dim=-1) if name in split else tensor
+        name: put_together([there[rank][name] for rank in range(of)], [spans[rank] for rank in range(of)])
+        if name in split
+        else tensor
         for name, tensor in there[0].items()
     }
     return tensors, {name: value for name, value in found[0][1].items() if name != "part"}

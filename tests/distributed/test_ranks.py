@@ -19,7 +19,7 @@ import torch
 
 import thalweg as tw
 from tests.distributed.job import SIZES, data, results
-from thalweg.collectives import ALONE, Ranks, first_rank, ranks
+from thalweg.collectives import ALONE, Layout, Ranks, first_rank, ranks
 
 ROOT = Path(__file__).parents[2]
 EXACT = ("loss", "gradient", "hessian", "gauss_newton", "fisher", "covariance", "block", "values", "trace", "density",
@@ -165,12 +165,15 @@ def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks() is ALONE
     vector = torch.arange(5.0)
     assert ALONE.sum(vector) is vector
-    assert ALONE.whole(vector, 5) is ALONE.scattered(vector) is vector
-    assert ALONE.span(5) == slice(0, 5)
+    assert Layout.dealt(5, ALONE).whole(vector) is ALONE.scattered(vector) is vector
     assert ALONE.gathered("x") == ["x"]
     assert not ALONE.calls
-    assert [Ranks(3, rank).span(7) for rank in range(3)] == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert [Ranks(4, rank).span(5) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 5)]
+    assert Layout.dealt(7, Ranks(3)).every == ((slice(0, 3),), (slice(3, 6),), (slice(6, 7),))
+    assert Layout.dealt(5, Ranks(4)).widths == [2, 2, 1, 0]
+    rows = torch.arange(14.0).view(2, 7)
+    uneven = [Layout(7, Ranks(2, rank), ((slice(0, 2), slice(5, 6)), (slice(2, 5), slice(6, 7)))) for rank in (0, 1)]
+    assert [layout.width for layout in uneven] == [3, 4]
+    assert torch.equal(uneven[0].put([layout.take(rows) for layout in uneven]), rows)
     assert first_rank()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

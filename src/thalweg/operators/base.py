@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.collectives import ALONE, Ranks
+from thalweg.collectives import ALONE, Layout, Ranks
 from thalweg.errors import InputError
 from thalweg.space import ParameterSpace
 
@@ -116,8 +117,8 @@ class Operator(ABC):
         dtype: of products.
         device: of products.
         space: the parameter space that the entries stand in, where there is one.
-        ranks: the processes that make products together. Solvers then hold of every vector the entries of
-            `ranks.span(P)`, so that memory falls as ranks are added.
+        ranks: the processes that make products together. Solvers then hold of every vector the entries that `layout`
+            gives this rank, so that memory falls as ranks are added.
     """
 
     shape: tuple[int, int]
@@ -126,16 +127,20 @@ class Operator(ABC):
     space: ParameterSpace | None
     ranks: Ranks = ALONE
 
-    @property
-    def span(self) -> slice:
-        """Which entries of a vector this rank holds."""
-        return self.ranks.span(self.shape[0])
+    @cached_property
+    def layout(self) -> Layout:
+        """Which entries of a vector each rank holds."""
+        return Layout.dealt(self.shape[0], self.ranks)
 
     @property
     def width(self) -> int:
         """How many entries of a vector this rank holds."""
-        held: slice = self.span
-        return int(held.stop) - int(held.start)
+        return self.layout.width
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """This rank's entries of a vector of independent normal numbers, the same whatever the number of ranks."""
+        whole = torch.randn(self.shape[0], generator=generator, dtype=torch.float64)
+        return self.layout.take(whole).to(dtype=self.dtype, device=self.device)
 
     def part_of_product(self, part: Tensor) -> Tensor:
         """This rank's entries `(width,)` of the product with a vector of which each rank gives its own.
@@ -144,7 +149,7 @@ class Operator(ABC):
         """
         if self.ranks.alone:
             return self.matvec(part)
-        return self.matvec(self.ranks.whole(part, self.shape[0]))[self.span]
+        return self.layout.take(self.matvec(self.layout.whole(part)))
 
     @property
     def precision(self) -> float:

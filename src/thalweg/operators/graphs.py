@@ -241,7 +241,7 @@ class GraphOperator(Operator, Generic[G]):
         """This rank's entries of the product with a vector of which each rank gives its own."""
         if self.ranks.alone:
             return self.matvec(part)
-        vector = self.ranks.whole(part.to(dtype=self.dtype, device=self.device), self.shape[0])
+        vector = self.layout.whole(part.to(dtype=self.dtype, device=self.device))
         return self.graphs.share.scattered(self.graphs.products(vector.unsqueeze(0), self.space)[0])
 
     def describe(self) -> dict[str, Any]:

@@ -63,10 +63,9 @@ class Checkpoint:
             RunError: if it is damaged.
         """
         operator = search.operator
-        draw = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(_PROBE_SEED), dtype=torch.float64)
-        probe = draw.to(dtype=operator.dtype, device=operator.device)
+        probe = operator.draw(torch.Generator().manual_seed(_PROBE_SEED))
         search.matvecs += 1
-        image = operator.part_of_product((probe / torch.linalg.vector_norm(probe))[operator.span])
+        image = operator.part_of_product(probe / operator.ranks.length(probe))
         self._image = image.cpu()
         if not self.path.exists():
             return 0

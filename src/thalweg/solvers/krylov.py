@@ -261,8 +261,7 @@ class KrylovSpace:
         """A unit vector orthogonal to the first `count` rows: the given one, or a random one."""
         for _ in range(5):
             if start is None:
-                draw = torch.randn(self.operator.shape[0], generator=self.generator, dtype=torch.float64)
-                start = draw[self.operator.span].to(dtype=self.operator.dtype, device=self.operator.device)
+                start = self.operator.draw(self.generator)
             rest, _, left = self._orthogonalised(start / self.ranks.length(start), count)
             if left > 1e-3:
                 rest, _, left = self._orthogonalised(rest / left, count)

@@ -131,7 +131,7 @@ def eigenpairs(
     gaps = _gaps(pairs.values, found.others)
     alone = operator.ranks.alone
     return Directions(
-        pairs.vectors if alone else SplitRows(pairs.vectors, operator.shape[0], operator.ranks, operator.space),
+        pairs.vectors if alone else SplitRows(pairs.vectors, operator.layout, operator.space),
         pairs.values,
         label="Hessian eigenvectors" if operator.describe().get("operator") == "hessian" else "eigenvectors",
         space=operator.space if alone else None,
@@ -273,7 +273,7 @@ def _started(start: Tensor | Directions | None, operator: Operator, generator: t
         raise InputError(f"start has shape {tuple(vector.shape)}, expected ({operator.shape[0]},)")
     if not bool(torch.isfinite(vector).all()):
         raise InputError("start holds values that are not finite; leave it out for a random start")
-    return vector.detach()[operator.span].to(dtype=operator.dtype, device=operator.device)
+    return operator.layout.take(vector.detach()).to(dtype=operator.dtype, device=operator.device)
 
 
 def _sum_of(pairs: Directions, generator: torch.Generator) -> Tensor:
@@ -293,10 +293,10 @@ def _filled(pairs: Pairs, k: int, generator: torch.Generator, operator: Operator
     if not more:
         return pairs
     if not operator.ranks.alone:  # so few vectors are put together for once
-        rows = [operator.ranks.whole(row, operator.shape[0]) for row in pairs.vectors]
+        rows = [operator.layout.whole(row) for row in pairs.vectors]
         there = torch.stack(rows) if rows else pairs.vectors.new_zeros(0, operator.shape[0])
         pairs = _with_more(replace(pairs, vectors=there), more, generator)
-        return replace(pairs, vectors=pairs.vectors[:, operator.span].contiguous())
+        return replace(pairs, vectors=operator.layout.take(pairs.vectors).contiguous())
     return _with_more(pairs, more, generator)
 
 
