@@ -43,6 +43,7 @@ ORDER = (
     "operators",
     "curvature",
     "problem",
+    "sharded",
     "task",
     "recording",
     "solvers",

@@ -37,6 +37,7 @@ from .protect.price import Price, guard_price
 from .protect.remember import remember
 from .protect.transfer import Transfer, transfer
 from .recording import Recorder, Trajectory, open_run, watch
+from .sharded import ShardedProblem
 from .show.figures import figure
 from .show.report import report
 from .solvers.density import Average, SpectralDensity, spectral_density
@@ -82,6 +83,7 @@ __all__ = [
     "Rows",
     "RunError",
     "Settings",
+    "ShardedProblem",
     "Sharpness",
     "SpectralDensity",
     "StaleOperatorError",

@@ -91,6 +91,11 @@ class Problem(CurvatureOperators):
         default = sample_count if loss is not None else LabelCount(self.model)
         self._weight: Callable[[Any], float] = weight or own_weight or default
         self.space = ParameterSpace.of(self.model)
+        if self.space.sharded(self.model):
+            raise InputError(
+                "fully_shard has split this model over ranks, so that no rank holds it whole; use "
+                "tw.ShardedProblem(model, loss, data), whose products are differences of gradients"
+            )
         self.share = Share(ranks())
         if not self.share.ranks.alone:
             self._share_out()

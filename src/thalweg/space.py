@@ -118,6 +118,11 @@ class ParameterSpace:
             )
         return cls(tuple(parameters), tuple(frozen), tuple(tied))
 
+    @staticmethod
+    def sharded(model: nn.Module) -> bool:
+        """Whether a parameter is split over ranks (a DTensor, as of `fully_shard`)."""
+        return any(hasattr(parameter, "placements") for parameter in model.parameters())
+
     # -- what there is -------------------------------------------------------------------------------------
 
     @cached_property

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
 import thalweg as tw
 from thalweg.collectives import ranks
@@ -181,13 +183,58 @@ def recorded(folder: Path) -> dict[str, Any]:
     }
 
 
+def sharded(folder: Path) -> dict[str, Any]:
+    """A model that is split over the ranks; on one process the exact Hessian of the whole one."""
+    together = ranks()
+    model = net()
+    if together.size == 1:
+        problem: Any = tw.Problem(model, LOSS, data())
+        gradient = problem.gradient().tolist()
+    else:
+        for layer in (model[0], model[2]):  # type: ignore[index]
+            fully_shard(layer)
+        fully_shard(model)
+        first: Any = next(model.parameters())
+        first.grad = torch.ones_like(first)
+        with pytest.raises(tw.InputError, match="fully_shard has split"):
+            tw.Problem(model, LOSS, data())
+        with pytest.raises(tw.InputError, match="fully_shard has split"):
+            tw.watch(model, None, folder / "no")
+        problem = tw.ShardedProblem(model, LOSS, data())
+        gradient = problem.layout.whole(problem.gradient()).tolist()
+        before = problem.weights()
+    hessian = problem.hessian()
+    together.forget()
+    pairs = tw.eigenpairs(hessian, 4, certify="complete", tol=1e-4)
+    calls = dict(together.calls)
+    pairs.save(folder / f"sharded{together.size}.safetensors")
+    found = {
+        "loss": problem.loss(),
+        "gradient": gradient,
+        "hessian": (hessian @ torch.linspace(-1, 1, problem.space.size, dtype=torch.float64)).tolist(),
+        "values": pairs.values.tolist() if pairs.values is not None else None,
+        "vectors": pairs.vectors.abs().tolist(),
+        "layers": pairs.layer_energy().tolist(),
+        "certificate": pairs.provenance["certificate"],
+        "depths": [layer.depth for layer in problem.space.layers],
+        "about": {name: problem.describe()[name] for name in ("samples", "batches", "weight", "parameters")},
+        "calls": calls,
+    }
+    if together.size > 1:
+        assert torch.equal(problem.weights(), before)
+        assert bool((first.grad.to_local() == 1).all())
+        found["error"] = hessian.product_error
+        found["held"] = pairs.rows.tensor.shape[1]  # type: ignore[attr-defined]
+    return found
+
+
 def main() -> None:
     part, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
     if "ON_GPU" in os.environ:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     found = {"same": same, "shared": shared, "few": few, "apart": apart, "mixed": mixed, "failing": failing,
-             "killed": killed, "recorded": recorded}[part](folder)  # fmt: skip
+             "killed": killed, "recorded": recorded, "sharded": sharded}[part](folder)  # fmt: skip
     together = ranks()
     (folder / f"{part}{together.size}.{together.rank}.json").write_text(json.dumps(found))
 

@@ -122,6 +122,31 @@ def test_a_training_is_recorded_once_and_analysed_by_all(ran: Ran) -> None:
             assert np.allclose(found[name], alone[name], rtol=1e-5, atol=1e-9), name
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) -> None:
+    (alone,) = ran(1, "sharded")[1]
+    size = 9 * 8 + 4 * 10
+    folder, every = ran(count, "sharded")
+    assert sum(found["held"] for found in every) == size
+    assert max(found["held"] for found in every) < size
+    for found in every:
+        assert found["about"] == alone["about"]
+        assert found["certificate"] == "complete"
+        assert found["depths"] == alone["depths"]
+        assert found["error"] < 1e-5
+        assert found["loss"] == pytest.approx(alone["loss"])
+        assert np.allclose(found["gradient"], alone["gradient"])
+        scale = float(np.linalg.norm(alone["hessian"]))
+        assert float(np.linalg.norm(np.subtract(found["hessian"], alone["hessian"]))) < 1e-5 * scale
+        assert np.allclose(found["values"], alone["values"], rtol=1e-5)
+        assert np.allclose(found["vectors"], alone["vectors"], atol=1e-3)
+        assert np.allclose(found["layers"], alone["layers"], atol=1e-3)
+        assert "reduce_scatter" not in found["calls"]  # no vector is put together while it is searched
+        assert "all_gather" not in found["calls"]
+    opened = tw.Directions.load(folder / f"sharded{count}.safetensors")
+    assert np.allclose(opened.vectors.abs(), every[0]["vectors"])
+
+
 def test_a_rank_without_a_batch_counts_nothing(ran: Ran) -> None:
     (alone,) = ran(1, "few")[1]
     for found in ran(2, "few")[1]:

@@ -104,6 +104,11 @@ def watch(
     optimizers = unwrap(optimizer)
     model = unwrapped(model)
     space = space_of(model, include_frozen)
+    if space.sharded(model):
+        raise InputError(
+            "fully_shard has split this model over ranks, and recording of shards is not there yet; save checkpoints "
+            "while training and read them with tw.import_checkpoints, or record a model that is whole"
+        )
     parameters = space.tensors(model)
     check_optimizers(model, optimizers, parameters)
     dtype = torch.float64 if all(p.dtype == torch.float64 for p in parameters) else torch.float32

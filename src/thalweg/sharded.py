@@ -1,0 +1,317 @@
+"""Problems whose model is itself split over ranks (FSDP2, `fully_shard`): no rank ever holds a whole vector.
+
+FSDP2 gathers a layer's weights when it is used and scatters its gradient when it is done, and its hooks belong to one
+backward pass: there is no second one to be had through them. So products are central differences of gradients,
+
+    H v ≈ (g(w + h v) − g(w − h v)) / 2h,
+
+whose step is chosen when the operator is built, and whose error is measured there and stated. A product costs two
+gradients and sends what two backward passes send.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.batches import sample_count, to_device
+from thalweg.collectives import Layout, ranks
+from thalweg.errors import InputError, StaleOperatorError
+from thalweg.evaluation import evaluating
+from thalweg.losses import LabelCount, Loss, model_loss
+from thalweg.operators.base import Operator
+from thalweg.shares import Every, counted, own_part
+from thalweg.space import ParameterSpace, measure_depths
+from thalweg.survey import surveyed
+
+STEPS = (-4, -3, -2, -1, 0, 1, 2)
+"""Powers of four times the usual step that are tried."""
+
+ROUGH = 0.05
+"""Relative error of products from which on an operator is refused."""
+
+
+class ShardedProblem:
+    """Model, loss and data, where `fully_shard` has split the model over all ranks: loss, gradient, Hessian.
+
+    Every rank makes the same calls. Vectors are those of `layout`: of each parameter the rows that this rank holds.
+
+    Args:
+        model: after `fully_shard(model)`, over all ranks of the job.
+        loss: as for `Problem`, the mean over a batch.
+        data: as for `Problem`: the same on every rank, or each rank's own share.
+        weight: `batch -> number`; as for `Problem`.
+
+    Attributes:
+        space: the trainable parameters, with the shapes of the whole ones.
+        layout: which entries each rank holds.
+        share: what this rank works on of the data.
+
+    Raises:
+        InputError: if a parameter is not split by rows over all ranks, or the data are not as `Problem` takes them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor] | Loss | None = None,
+        data: Iterable[Any] | None = None,
+        *,
+        weight: Callable[[Any], float] | None = None,
+    ) -> None:
+        if data is None:
+            raise InputError("no data was given; ShardedProblem(model, loss, data) takes any re-iterable of batches")
+        self.model = model
+        self._loss = loss if loss is not None else model_loss
+        own_weight = loss.weight if isinstance(loss, Loss) else None
+        self._weight = weight or own_weight or (sample_count if loss is not None else LabelCount(model))
+        together = ranks()
+        self.space = ParameterSpace.of(model)
+        self.layout = _layout(self.space, self._parameters(), together.size)
+        found = surveyed(data, self._weight)
+        self.data = own_part(data, found, together)
+        self._survey = surveyed(self.data, self._weight) if isinstance(self.data, Every) else found
+        self.share = counted(self._survey, self.data, together)
+        self._rounds = max(together.gathered(len(self._survey.prints)))
+        with self._evaluating(), torch.no_grad():
+            batch = self._batch(next(iter(self.data)))
+            self.space = measure_depths(model, self.space, lambda: self._loss(self.model, batch))
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank's entries are."""
+        return self.locals()[0].device
+
+    def locals(self) -> list[Tensor]:
+        """This rank's rows of each parameter: views of what is trained."""
+        return [parameter.detach().to_local() for parameter in self._parameters()]
+
+    def weights(self) -> Tensor:
+        """This rank's entries of the weights `(layout.width,)`, copied."""
+        return torch.cat([tensor.reshape(-1) for tensor in self.locals()])
+
+    def loss(self) -> float:
+        """The weighted mean loss over all ranks' batches."""
+        own = 0.0
+        with self._evaluating(), torch.no_grad():
+            for batch, coefficient in self._batches():
+                own += coefficient * float(self._loss(self.model, batch))
+        return self.share.ranks.add_up([own])[0]
+
+    def gradient(self) -> Tensor:
+        """This rank's entries of the gradient `(layout.width,)`."""
+        parameters = self._parameters()
+        held = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            with self._evaluating():
+                for batch, coefficient in self._batches():
+                    value = self._loss(self.model, batch)  # FSDP2 takes the mean over ranks
+                    (value * (coefficient * self.share.ranks.size)).backward()  # type: ignore[no-untyped-call]
+            local: list[Any] = [parameter.grad for parameter in parameters]
+            pieces = [
+                torch.zeros_like(own) if piece is None else piece.to_local()
+                for piece, own in zip(local, self.locals(), strict=True)
+            ]
+            return torch.cat([piece.detach().reshape(-1) for piece in pieces])
+        finally:
+            for parameter, gradient in zip(parameters, held, strict=True):
+                parameter.grad = gradient
+
+    def hessian(self, seed: int = 0) -> ShardedHessian:
+        """The Hessian at the present weights, by central differences; for `eigenpairs` and every other solver.
+
+        Args:
+            seed: for the vectors that the step is found with.
+
+        Raises:
+            InputError: if no step gives products that are less than 5 % off.
+        """
+        return ShardedHessian(self, seed)
+
+    def describe(self) -> dict[str, Any]:
+        """What was measured on."""
+        return {
+            "samples": self.share.samples,
+            "batches": self.share.batches,
+            "weight": self.share.weight,
+            "reduction": "mean",
+            "mode": "evaluation",
+            "parameters": self.space.size,
+            "ranks": self.share.ranks.size,
+            "sharded": True,
+        }
+
+    def _parameters(self) -> list[Any]:
+        own = dict(self.model.named_parameters())
+        return [parameter for parameter in own.values() if parameter.requires_grad]
+
+    def _batches(self) -> Iterator[tuple[Any, float]]:
+        """As many for each rank, since a pass is one of all ranks together; what is added counts nothing."""
+        total = self.share.weight
+        last: Any = None
+        count = 0
+        for batch, weight in zip(self.data, self._survey.weights, strict=True):
+            last = self._batch(batch)
+            yield last, weight / total if self.share.part else 0.0
+            count += 1
+        for _ in range(self._rounds - count):
+            yield last, 0.0
+
+    def _batch(self, batch: Any) -> Any:
+        return to_device(batch, self.device)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with evaluating(self.model):
+            yield
+
+
+@dataclass(frozen=True)
+class _Tried:
+    step: float
+    product: Tensor
+
+
+class ShardedHessian(Operator):
+    """The Hessian of a `ShardedProblem`, by central differences of gradients.
+
+    Attributes:
+        step: by how much the parameter that moves most is moved, relative to the length of its weights.
+        product_error: how far products at this step are from those at a step four times as long, relatively, or the
+            asymmetry if that is larger: an estimate of the error from above.
+        asymmetry: `|aᵀHb − bᵀHa| / |Hb|` of two random vectors.
+    """
+
+    def __init__(self, problem: ShardedProblem, seed: int = 0) -> None:
+        self.problem = problem
+        self.space: ParameterSpace = problem.space
+        self.shape = (problem.space.size, problem.space.size)
+        self.ranks = problem.share.ranks
+        self._home = problem.weights()
+        self.dtype, self.device = self._home.dtype, self._home.device
+        self._sizes = [tensor.numel() for tensor in problem.locals()]
+        self._lengths = self._each_length(self._home)
+        self.step, self.product_error, self.asymmetry = self._calibrated(seed)
+        if not self.precision < ROUGH:
+            raise InputError(
+                f"products by differences are {self.precision:.0%} off at every step that was tried; nets with kinks "
+                "(ReLU) need float64 weights and data for it, or a smooth activation"
+            )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of each parameter the rows that a rank holds."""
+        return self.problem.layout
+
+    @property
+    def precision(self) -> float:
+        """The error of a product."""
+        return max(self.product_error, super().precision)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """This rank's entries of a random vector, drawn parameter by parameter: no rank holds a whole one."""
+        pieces, spans = [], iter(self.layout.own)
+        for parameter in self.space.parameters:
+            span, whole = next(spans), torch.randn(parameter.size, generator=generator, dtype=torch.float64)
+            pieces.append(whole[span.start - parameter.offset : span.stop - parameter.offset])
+        return torch.cat(pieces).to(dtype=self.dtype, device=self.device)
+
+    def part_of_product(self, part: Tensor) -> Tensor:
+        """This rank's entries of the product with a vector of which each rank gives its own.
+
+        Raises:
+            StaleOperatorError: if the weights changed since this was built.
+        """
+        if not torch.equal(self.problem.weights(), self._home):
+            raise StaleOperatorError("weights changed since this operator was built; call problem.hessian() again")
+        return self._product(part.to(dtype=self.dtype, device=self.device), self.step)
+
+    def multiply(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of `(b, P)`, put together on every rank."""
+        rows = [self.layout.whole(self.part_of_product(self.layout.take(vector))) for vector in vectors]
+        return torch.stack(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """The data, and how far the products can be trusted."""
+        return {
+            "operator": "hessian",
+            "layers": None,
+            "products": "central differences",
+            "step": self.step,
+            "product_error": self.product_error,
+            "asymmetry": self.asymmetry,
+            **self.problem.describe(),
+        }
+
+    def _product(self, part: Tensor, step: float) -> Tensor:
+        moved = max((one / whole for one, whole in zip(self._each_length(part), self._lengths, strict=True)), default=0)
+        if moved == 0:
+            return torch.zeros_like(part)
+        reach = step / moved
+        try:
+            self._move(self._home + reach * part)
+            ahead = self.problem.gradient()
+            self._move(self._home - reach * part)
+            return (ahead - self.problem.gradient()) / (2 * reach)
+        finally:
+            self._move(self._home)
+
+    def _move(self, weights: Tensor) -> None:
+        with torch.no_grad():
+            for tensor, value in zip(self.problem.locals(), torch.split(weights, self._sizes), strict=True):
+                tensor.copy_(value.view_as(tensor))
+
+    def _each_length(self, part: Tensor) -> list[float]:
+        """The length of each parameter over all ranks; of the weights no less than a thousandth of the largest."""
+        squares = self.ranks.add_up([float(piece.double().square().sum()) for piece in torch.split(part, self._sizes)])
+        lengths = [math.sqrt(square) for square in squares]
+        return lengths if part is not self._home else [max(one, 1e-3 * max(lengths)) for one in lengths]
+
+    def _calibrated(self, seed: int) -> tuple[float, float, float]:
+        generator = torch.Generator().manual_seed(seed)
+        one, two = self.draw(generator), self.draw(generator)
+        usual = torch.finfo(self.dtype).eps ** (1 / 3)
+        tried = [_Tried(usual * 4.0**power, self._product(one, usual * 4.0**power)) for power in STEPS]
+        errors = [
+            self.ranks.length(short.product - long.product) / max(self.ranks.length(long.product), 1e-300)
+            for short, long in itertools.pairwise(tried)
+        ]
+        best = min(range(len(errors)), key=errors.__getitem__)
+        other = self._product(two, tried[best].step)
+        apart = abs(self.ranks.dot(two, tried[best].product) - self.ranks.dot(one, other))
+        size = self.ranks.length(other) * self.ranks.length(one)
+        asymmetry = apart / size if size else 0.0
+        return tried[best].step, max(errors[best], asymmetry), asymmetry
+
+
+def _layout(space: ParameterSpace, parameters: list[Any], count: int) -> Layout:
+    """Of each parameter the rows that each rank holds, as `fully_shard` deals them out.
+
+    Raises:
+        InputError: if a parameter is dealt out otherwise.
+    """
+    every: list[list[slice]] = [[] for _ in range(count)]
+    for entry, parameter in zip(space.parameters, parameters, strict=True):
+        placements = tuple(getattr(parameter, "placements", ()))
+        if len(placements) != 1 or not placements[0].is_shard(0) or parameter.device_mesh.size() != count:
+            raise InputError(
+                f"{entry.name!r} is not split by rows over all {count} ranks ({placements or 'a whole tensor'}); call "
+                "fully_shard(model) on the model as a whole, without a second dimension of the mesh, or give Problem "
+                "a model that is whole on every rank"
+            )
+        rows = entry.shape[0]
+        width, beside = -(-rows // count), entry.size // max(rows, 1)
+        for rank in range(count):
+            start, stop = min(rank * width, rows), min((rank + 1) * width, rows)
+            every[rank].append(slice(entry.offset + start * beside, entry.offset + stop * beside))
+    return Layout(space.size, ranks(), tuple(tuple(spans) for spans in every))
