@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import thalweg as tw
 from thalweg.collectives import ranks
@@ -183,6 +184,22 @@ def recorded(folder: Path) -> dict[str, Any]:
     }
 
 
+class Sent(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of what FSDP2 gives to its gathers and scatters."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = {"all_gather": 0, "reduce_scatter": 0}
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        for name, whole in (("allgather_base", 0), ("reduce_scatter_base", 1)):
+            if name in str(function):
+                tensor = arguments[whole]
+                key = "all_gather" if whole == 0 else "reduce_scatter"
+                self.bytes[key] += tensor.numel() * tensor.element_size()
+        return function(*arguments, **(named or {}))
+
+
 def sharded(folder: Path) -> dict[str, Any]:
     """A model that is split over the ranks; on one process the exact Hessian of the whole one."""
     together = ranks()
@@ -204,6 +221,8 @@ def sharded(folder: Path) -> dict[str, Any]:
         gradient = problem.layout.whole(problem.gradient()).tolist()
         before = problem.weights()
     hessian = problem.hessian()
+    with Sent() as sent:
+        problem.gradient()
     together.forget()
     pairs = tw.eigenpairs(hessian, 4, certify="complete", tol=1e-4)
     calls = dict(together.calls)
@@ -223,6 +242,8 @@ def sharded(folder: Path) -> dict[str, Any]:
     if together.size > 1:
         assert torch.equal(problem.weights(), before)
         assert bool((first.grad.to_local() == 1).all())
+        found["sent_by_a_gradient"] = sent.bytes
+        found["passes"] = problem._rounds
         found["error"] = hessian.product_error
         found["held"] = pairs.rows.tensor.shape[1]  # type: ignore[attr-defined]
     return found

@@ -19,6 +19,7 @@ import torch
 
 import thalweg as tw
 from tests.distributed.job import SIZES, data, results
+from thalweg.checkup.ranks import Gpu, Net, passing, plan_ranks, traffic
 from thalweg.collectives import ALONE, Layout, Ranks, first_rank, ranks
 
 ROOT = Path(__file__).parents[2]
@@ -84,15 +85,18 @@ def test_what_is_sent_is_what_the_theory_says(ran: Ran, count: int) -> None:
     size = 9 * 8 + 4 * 10
     for found in ran(count, "same")[1]:
         assert found["sent"] == {"all_reduce": 8 * size}  # one all-reduce of P numbers a product
-        products, padded = found["products"], -(-size // count) * count
+        products = found["products"]
         sent, calls = found["sent_by_search"], found["calls_of_search"]
         assert calls["reduce_scatter"] == calls["all_gather"] == products
-        assert sent["reduce_scatter"] == sent["all_gather"] == 8 * padded * products  # which is what an all-reduce is
         steps = products - 1  # the last product is the certificate's
+        foretold = traffic(size, count, products, steps, itemsize=8)
+        assert {name: sent[name] for name in ("reduce_scatter", "all_gather")} == {
+            name: foretold[name] for name in ("reduce_scatter", "all_gather")
+        }
+        assert foretold["all_gather"] == pytest.approx(8 * size * products, rel=0.05)  # with the other, an all-reduce
         beside = calls["all_reduce"] - 2 * steps  # the start vector's, and one length for the certificate
         assert 0 < beside <= 8
-        rows = sum(2 * 8 * (step + 1 + 1) for step in range(steps))  # two sums of the inner products and the length
-        assert 0 < sent["all_reduce"] - rows <= 8 * 3 * beside
+        assert 0 < sent["all_reduce"] - foretold["sums"] <= 8 * 3 * beside
 
 
 def test_memory_falls_as_ranks_are_added_and_parts_are_opened_on_one_machine(ran: Ran) -> None:
@@ -141,6 +145,9 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) 
         assert np.allclose(found["values"], alone["values"], rtol=1e-5)
         assert np.allclose(found["vectors"], alone["vectors"], atol=1e-3)
         assert np.allclose(found["layers"], alone["layers"], atol=1e-3)
+        foretold = passing(size, count, itemsize=8)
+        for name, sent in found["sent_by_a_gradient"].items():  # rows are filled up where ranks have fewer
+            assert found["passes"] * foretold[name] <= sent <= 1.4 * found["passes"] * foretold[name]
         assert "reduce_scatter" not in found["calls"]  # no vector is put together while it is searched
         assert "all_gather" not in found["calls"]
     opened = tw.Directions.load(folder / f"sharded{count}.safetensors")
@@ -184,6 +191,25 @@ def test_gpus_give_the_numbers_of_a_processor(ran: Ran, tmp_path: Path) -> None:
     for found in results(tmp_path, "same", count):
         for name in ("loss", "gradient", "hessian", "values", "layers"):
             assert np.allclose(found[name], alone[name], rtol=1e-6, atol=1e-9), name
+
+
+def test_a_plan_is_the_sum_of_its_parts_and_refuses_nonsense() -> None:
+    rows = list(plan_ranks(Net(7e9), (8, 16, 64), gpu=Gpu(link=1e10)))
+    assert [row["ranks"] for row in rows] == [8, 16, 64]
+    for row in rows:
+        n = row["ranks"]
+        assert row["basis_gib"] == pytest.approx(61 * 2 * 7e9 / n / 2**30)
+        rest = (26 * 4 * 7e9 / n - 12 * 4 * 7e9 / n + 2 * 4 * 7e9 / 32) / 2**30  # 4 of weights and gradients, 10 pairs
+        assert row["memory_gib"] == pytest.approx(row["basis_gib"] + row["activations_gib"] + rest)
+        assert row["sending_seconds"] == pytest.approx(row["sent_gib"] * 2**30 / 1e10)
+        assert row["product_seconds"] > row["sending_seconds"]
+        assert row["hours"] == pytest.approx(60 * row["product_seconds"] / 3600)
+    assert [row["fits"] for row in rows] == [False, False, True]
+    assert Net(6.7e9, 32).stream == pytest.approx(4177, abs=1)
+    with pytest.raises(tw.InputError, match="positive numbers"):
+        plan_ranks(Net(7e9), ())
+    with pytest.raises(tw.InputError, match="positive numbers"):
+        plan_ranks(Net(-1.0))
 
 
 def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ def watch(
     if space.sharded(model):
         raise InputError(
             "fully_shard has split this model over ranks, and recording of shards is not there yet; save checkpoints "
-            "while training and read them with tw.import_checkpoints, or record a model that is whole"
+            "while training and read them with `thalweg import FOLDER --out RUN`, or record a model that is whole"
         )
     parameters = space.tensors(model)
     check_optimizers(model, optimizers, parameters)
