@@ -84,7 +84,7 @@ lint: setup-test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 docs: setup-test
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs out/docs

@@ -17,6 +17,8 @@ TASK = """
 import torch
 from thalweg import Task
 
+pytestmark = pytest.mark.xdist_group("cli")  # its module's fixtures are made once
+
 def task(width=4):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))

@@ -11,6 +11,8 @@ import pytest
 
 from tests.test_contributing import fenced
 
+pytestmark = pytest.mark.xdist_group("course")  # its module's fixtures are made once
+
 COURSE = Path(__file__).parents[1] / "docs" / "course"
 LESSONS = sorted(COURSE.glob("[1-9]-*.md"))
 

@@ -20,6 +20,8 @@ from thalweg.measurement.base import Measurement, Settings
 from thalweg.operators.graphs import KeptGraphs
 from thalweg.runs import finite
 
+pytestmark = pytest.mark.xdist_group("workflow")  # its module's fixtures are made once
+
 SETTINGS = Settings(k=4, components=(3, 6), stages=2, tol=1e-8, draws=300)
 
 

@@ -16,6 +16,8 @@ from thalweg.problem import Problem
 from thalweg.recording import open_run, watch
 from thalweg.recording.trajectory import Trajectory
 
+pytestmark = pytest.mark.xdist_group("drift")  # its module's fixtures are made once
+
 SIZE = 300
 
 

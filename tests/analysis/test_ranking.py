@@ -21,6 +21,8 @@ from thalweg.recording import open_run, watch
 from thalweg.solvers.gram import update_pca
 from thalweg.solvers.lanczos import eigenpairs
 
+pytestmark = pytest.mark.xdist_group("ranking")  # its module's fixtures are made once
+
 PARTS = Loss(lambda model, batch: model(batch[0]), lambda output, batch: cross_entropy(output, batch[1]))
 
 

@@ -18,6 +18,8 @@ from thalweg.show.figures import SHAPES, figure, save_figures
 from thalweg.show.messages import Words
 from thalweg.show.sections import sections
 
+pytestmark = pytest.mark.xdist_group("figures")  # its module's fixtures are made once
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from thalweg.trials.arms import Way, arm, complement_of, controls_of, make_way, 
 from thalweg.trials.ground import Ground, make_ground
 from thalweg.trials.training import fresh_model, run_cell
 
+pytestmark = pytest.mark.xdist_group("arms")  # its module's fixtures are made once
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tw.Trajectory:
