@@ -428,7 +428,7 @@ def test_a_study_goes_on_where_it_was_and_says_what_it_found(tmp_path: Path, mon
         study(tmp_path, ["split"], ["gmp"])
     with pytest.raises(tw.InputError, match="there is no 'permutd'; choose from 'permuted'"):
         study(tmp_path, ["permutd"], ["gpm"])
-    assert not {100, 101} & {*FINAL, *forgetting.JUDGING}
+    assert not {*forgetting.TUNING} & {*FINAL, *forgetting.JUDGING}
 
 
 def test_intervals_are_students() -> None:

@@ -32,17 +32,20 @@ STRETCHED = {"rate": 2.0, "strength": 6.0}
 ROUNDS = 4
 """Extensions of a grid at the most."""
 
-TUNING, JUDGING, FINAL = (100, 101), (0, 1, 2, 3, 4), tuple(range(10))
+TUNING, JUDGING, FINAL = (100,), (0, 1, 2, 3, 4), tuple(range(10))
 """Seeds: of the choice of settings, of the result, and of the result of the finalists."""
 
 RIVALS = 2
 """So many of the best rivals are finalists, beside this library's own."""
 
-STRENGTHS, SHARES, MANY = (0.0, 0.2, 1.0, 5.0, 30.0, 200.0), (0.0, 0.7, 0.9, 0.99), (1, 5, 20, 50, 100)
+STRENGTHS, SHARES, MANY = (0.2, 1.0, 4.0, 16.0, 60.0), (0.0, 0.8, 0.9, 0.99), (1, 5, 20, 50)
 """Of the curves: strengths and hard shares of the guard, and numbers of directions of each old task."""
 
-CURVED = ("permuted", "rotated")
-"""Streams on which curves are drawn."""
+CURVED, CURVED_SEEDS = ("permuted",), 2
+"""Streams on which curves are drawn, and over how many of the seeds."""
+
+FAILING_SEEDS = 3
+"""Seeds where protection is expected to fail."""
 
 
 def study(
@@ -62,7 +65,7 @@ def study(
     Args:
         out: the folder; cells go into `cells/`.
         kinds: streams; all unless given.
-        methods: ways to learn them; all unless given.
+        methods: ways to learn them; those of each stream unless given.
         seeds: of the result.
         final: those of the finalists: this library's own methods and, stream by stream, the best rivals.
         curves: also how the guard depends on its strength and hard share, and directions on their number.
@@ -75,47 +78,57 @@ def study(
     Raises:
         InputError: if there is no such stream or method, or what a stream is made of is not on this machine.
     """
-    kinds, methods = list(kinds or KINDS), list(methods or GRIDS)
-    for name, known in ((kinds, KINDS), (methods, GRIDS)):
+    kinds = list(kinds or KINDS)
+    for name, known in ((kinds, KINDS), (list(methods or ()), GRIDS)):
         for one in name:
             if one not in known:
                 raise InputError(f"there is no {one!r}; choose from {nearest(one, known)}")
     folder = Path(out) / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = _chosen(folder, kinds, methods, workers, say)
-    wanted = [(*which, settings, seed) for which, settings in chosen.items() for seed in seeds]
+    asked = [] if methods is None else list(methods)
+    ways = {
+        kind: [one for one in GRIDS if one in (asked or KINDS[kind].methods or GRIDS)] for kind in dict.fromkeys(kinds)
+    }
+    chosen = _chosen(folder, ways, workers, say)
+    own_seeds = {kind: list(seeds)[: FAILING_SEEDS if KINDS[kind].follows else None] for kind in ways}
+    wanted = [(*which, settings, seed) for which, settings in chosen.items() for seed in own_seeds[which[0]]]
     found = run_cells(folder, wanted, workers, say)
-    rows = {kind: [_row(found, kind, method, chosen[kind, method]) for method in methods] for kind in kinds}
+    rows = {kind: [_row(found, kind, method, chosen[kind, method]) for method in ways[kind]] for kind in ways}
     longer = [
         (kind, method, chosen[kind, method], seed)
-        for kind in kinds
+        for kind in ways
         for method in finalists(rows[kind])
         for seed in sorted({*seeds, *final})
         if not KINDS[kind].follows
     ]
     found += run_cells(folder, longer, workers, say)
-    rows = {kind: [_row(found, kind, method, chosen[kind, method]) for method in methods] for kind in kinds}
+    rows = {kind: [_row(found, kind, method, chosen[kind, method]) for method in ways[kind]] for kind in ways}
     board: dict[str, Any] = {
         "streams": rows,
-        "leads": {kind: leads(rows[kind]) for kind in kinds},
+        "leads": {kind: leads(rows[kind]) for kind in ways},
         "seeds": list(seeds),
         "tuning_seeds": list(TUNING),
     }
     if curves:
         board["curves"] = {
-            kind: _curves(folder, kind, chosen, list(seeds)[:3], workers, say) for kind in CURVED if kind in kinds
+            kind: _curves(folder, kind, chosen, list(seeds)[:CURVED_SEEDS], workers, say)
+            for kind in CURVED
+            if kind in ways
         }
     write_atomically(Path(out) / "forgetting.json", json.dumps(board, indent=1).encode())
     return board
 
 
 def _chosen(
-    folder: Path, kinds: Sequence[str], methods: Sequence[str], workers: int, say: Say | None
+    folder: Path, ways: Mapping[str, Sequence[str]], workers: int, say: Say | None
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The settings of each method on each stream."""
-    leaders = {method: FOLLOWS.get(method, method) for method in methods}
-    tuned_on = {kind: KINDS[kind].follows or kind for kind in kinds}
-    tried = {(kind, one): settings_of(kind, one) for kind in tuned_on.values() for one in leaders.values()}
+    source = {
+        (kind, method): (KINDS[kind].follows or kind, FOLLOWS.get(method, method))
+        for kind, methods in ways.items()
+        for method in methods
+    }
+    tried = {which: settings_of(*which) for which in source.values()}
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(ROUNDS + 1):
         wanted: list[Wanted] = [
@@ -127,7 +140,7 @@ def _chosen(
         if not any(more.values()):
             break
         tried = {which: many + more[which] for which, many in tried.items()}
-    return {(kind, method): best[tuned_on[kind], leader] for kind in kinds for method, leader in leaders.items()}
+    return {which: best[tuned] for which, tuned in source.items()}
 
 
 def stretched(best: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

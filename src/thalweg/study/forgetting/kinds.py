@@ -35,6 +35,7 @@ class Kind:
         batch: samples of a step.
         known: so many first tasks the net can already; they are measured and not learned.
         follows: the stream whose chosen settings are taken; "" where they are chosen on this one.
+        methods: what is run unless methods are named; all where it is empty.
     """
 
     tasks: int
@@ -46,6 +47,7 @@ class Kind:
     batch: int = 32
     known: int = 0
     follows: str = ""
+    methods: Sequence[str] = ()
 
     def optimizer(self, model: nn.Module, rate: float) -> Optimizer:
         """A fresh one, as for each task."""
@@ -54,19 +56,24 @@ class Kind:
         return torch.optim.SGD(model.parameters(), lr=rate)
 
 
+FEW = ("none", "online_ewc", "gpm", "guard")
+"""Methods that are run where protection is expected to fail."""
+
 KINDS: Mapping[str, Kind] = {
     "permuted": Kind(10, streams.permuted, streams.perceptron),
     "rotated": Kind(10, streams.rotated, streams.perceptron),
     "split": Kind(5, streams.split, streams.perceptron),
     "texts": Kind(
-        2, texts.prose_then_code, texts.transformer, rates=(1e-3, 2e-3, 4e-3), adaptive=True, epochs=1, batch=16
+        2, texts.prose_then_code, texts.transformer, rates=(1e-3, 2e-3, 4e-3), adaptive=True, epochs=1, batch=16,
+        methods=("none", "l2", "ewc", "si", "mas", "gpm", "guard"),
     ),
     "pretrained": Kind(
-        2, pretrained.digits_then_clothes, pretrained.reader, rates=(1e-4, 3e-4, 1e-3), adaptive=True, epochs=3, known=1
+        2, pretrained.digits_then_clothes, pretrained.reader, rates=(1e-4, 3e-4, 1e-3), adaptive=True, epochs=3,
+        known=1, methods=("none", "l2", "ewc", "mas", "gpm", "guard"),
     ),
-    "many": Kind(30, streams.permuted, streams.perceptron, follows="permuted"),
-    "narrow": Kind(10, streams.permuted, streams.narrow, follows="permuted"),
-    "classes": Kind(5, streams.split_unknown, streams.perceptron, follows="split"),
+    "many": Kind(30, streams.permuted, streams.perceptron, follows="permuted", methods=FEW),
+    "narrow": Kind(10, streams.permuted, streams.narrow, follows="permuted", methods=FEW),
+    "classes": Kind(5, streams.split_unknown, streams.perceptron, follows="split", methods=FEW),
 }  # fmt: skip
 """Every stream by its name; the last three are where protection is expected to fail."""
 
