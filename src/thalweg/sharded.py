@@ -75,7 +75,7 @@ class ShardedProblem:
         self._weight = weight or own_weight or (sample_count if loss is not None else LabelCount(model))
         together = ranks()
         self.space = ParameterSpace.of(model)
-        self.layout = _layout(self.space, self._parameters(), together.size)
+        self.layout = row_layout(self.space, self._parameters(), together.size)
         found = surveyed(data, self._weight)
         self.data = own_part(data, found, together)
         self._survey = surveyed(self.data, self._weight) if isinstance(self.data, Every) else found
@@ -294,7 +294,7 @@ class ShardedHessian(Operator):
         return tried[best].step, max(errors[best], asymmetry), asymmetry
 
 
-def _layout(space: ParameterSpace, parameters: list[Any], count: int) -> Layout:
+def row_layout(space: ParameterSpace, parameters: list[Any], count: int) -> Layout:
     """Of each parameter the rows that each rank holds, as `fully_shard` deals them out.
 
     Raises:

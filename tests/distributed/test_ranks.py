@@ -6,6 +6,7 @@ Every job is a real `torchrun` with gloo.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import thalweg as tw
 from tests.distributed.job import SIZES, data, results
 from thalweg.checkup.ranks import Gpu, Net, passing, plan_ranks, traffic
 from thalweg.collectives import ALONE, Layout, Ranks, first_rank, ranks
+from thalweg.recording.merging import merge_parts
 from thalweg.shares import own_part
 from thalweg.survey import surveyed
 
@@ -149,6 +151,7 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) 
         assert found["certificate"] == "complete"
         assert found["depths"] == alone["depths"]
         assert found["error"] < 1e-5
+        assert found["gradient_was_kept"]
         assert found["loss"] == pytest.approx(alone["loss"])
         assert np.allclose(found["gradient"], alone["gradient"])
         scale = float(np.linalg.norm(alone["hessian"]))
@@ -163,6 +166,36 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) 
         assert "all_gather" not in found["calls"]
     opened = tw.Directions.load(folder / f"sharded{count}.safetensors")
     assert np.allclose(opened.vectors.abs(), every[0]["vectors"])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_sharded_training_is_recorded_in_parts_and_merged(ran: Ran, count: int, tmp_path: Path) -> None:
+    folder, _ = ran(count, "sharded")
+    ran(1, "sharded")
+    whole = tw.open_run(folder / "shards1").trajectory
+    parts = sorted((folder / f"shards{count}").iterdir())
+    assert [part.name for part in parts] == [f"part-{rank}-of-{count}" for rank in range(count)]
+    with pytest.raises(tw.RunError, match="recorded in parts by several ranks; put them together with: thalweg merge"):
+        tw.open_run(folder / f"shards{count}")
+    found = merge_parts(folder / f"shards{count}", tmp_path / "run")
+    merged = tw.open_run(tmp_path / "run").trajectory
+    assert found["rows"] == len(merged) == 21  # what every part has
+    assert found["left_out"] == [4 if rank != 1 else 0 for rank in range(count)]
+    assert merged.space.names == whole.space.names
+    assert np.allclose(merged.weights(20), whole.weights(20), atol=1e-12)
+    assert np.allclose(merged.updates(0, 21), whole.updates(0, 21), atol=1e-12)
+    assert np.allclose(merged.gram(), whole.gram(window=(0, 21)), rtol=1e-9)
+    assert torch.equal(merged.learning_rates, whole.learning_rates[:21])
+    assert set(merged.scalars) == {"loss"}
+    with pytest.raises(tw.RunError, match="exists already"):
+        merge_parts(folder / f"shards{count}", tmp_path / "run")
+    (tmp_path / "some").mkdir()
+    for part in parts[1:]:
+        shutil.copytree(part, tmp_path / "some" / part.name)
+    with pytest.raises(tw.RunError, match=f"does not hold one whole run: part-0-of-{count}"):
+        merge_parts(tmp_path / "some", tmp_path / "other")
+    with pytest.raises(tw.RunError, match="holds no parts of a run"):
+        merge_parts(tmp_path / "run", tmp_path / "other")
 
 
 def test_a_rank_without_a_batch_counts_nothing(ran: Ran) -> None:

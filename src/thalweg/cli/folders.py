@@ -1,9 +1,9 @@
-"""Commands for run folders: inspect, export, import."""
+"""Commands for run folders: inspect, export, import, merge."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,3 +58,20 @@ def import_(
     network = load_task(model, parse_settings(setting or [])).model if model is not None else None
     names = None if order is None else order.split(",")
     show_result(import_checkpoints(folder, out, names, network), as_json, import_summary)
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="Where ranks have recorded parts of a run.", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option(help="The run folder to be made.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make one run of the parts that several ranks have recorded of a model that was split over them."""
+    from thalweg.recording.merging import merge_parts
+
+    def in_words(found: dict[str, Any]) -> str:
+        rows = f"{found['rows']:,} rows of {found['parameters']:,} parameters, of {found['parts']} parts"
+        late = max(found["left_out"])
+        return f"{found['run']}: {rows}" + (f"; {late} later rows that not every part has are left out" if late else "")
+
+    show_result(merge_parts(folder, out), as_json, in_words)

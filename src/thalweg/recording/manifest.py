@@ -138,7 +138,11 @@ def now() -> str:
 
 
 def describe(
-    model: nn.Module, optimizers: Sequence[Optimizer], space: ParameterSpace, dtype: torch.dtype
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    space: ParameterSpace,
+    dtype: torch.dtype,
+    parameters: Sequence[Tensor],
 ) -> dict[str, Any]:
     """The manifest: what the run is, as plain JSON values."""
     return {
@@ -149,9 +153,7 @@ def describe(
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "space": space.to_json(),
         "dtype": dtype_name(dtype),
-        "dtypes": {
-            name: dtype_name(tensor.dtype) for name, tensor in zip(space.names, space.tensors(model), strict=True)
-        },
+        "dtypes": {name: dtype_name(tensor.dtype) for name, tensor in zip(space.names, parameters, strict=True)},
         "buffers": [plain_name(name) for name, buffer in model.named_buffers() if storable(buffer)],
         "not_persistent": not_persistent(model),
         "optimizer": describe_optimizers(model, optimizers, space),

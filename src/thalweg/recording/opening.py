@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 from thalweg.errors import RunError
 from thalweg.recording.keeping import Keeping
 from thalweg.recording.record import dtype_of
+from thalweg.recording.shards import part_folders
 from thalweg.recording.store import SEGMENTS, read_segments
 from thalweg.recording.trajectory import Trajectory
-from thalweg.runs import Run, read_manifest
+from thalweg.runs import MANIFEST, Run, read_manifest
 from thalweg.space import ParameterSpace
 
 
@@ -25,9 +27,14 @@ def open_run(folder: str | Path, verify: bool = True) -> Run[Trajectory]:
         verify: when the trajectory is first used, compare every byte with the checksums.
 
     Raises:
-        RunError: if the folder is not a run, or its manifest is damaged.
+        RunError: if the folder is not a run, holds parts of one, or its manifest is damaged.
     """
     folder = Path(folder)
+    if not (folder / MANIFEST).is_file() and part_folders(folder):
+        raise RunError(
+            f"{folder} was recorded in parts by several ranks; put them together with: thalweg merge "
+            f"{shlex.quote(str(folder))} --out RUN"
+        )
     manifest = read_manifest(folder)
     try:
         ParameterSpace.from_json(manifest["space"])

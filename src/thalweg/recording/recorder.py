@@ -29,6 +29,7 @@ from thalweg.recording.optimizers import STATE_SHARE, Optimizers, Standing, skip
 from thalweg.recording.pace import Budget, BudgetError, Pace
 from thalweg.recording.resume import Left, columns_of
 from thalweg.recording.segments import digest
+from thalweg.recording.shards import held
 from thalweg.recording.store import SEGMENTS
 from thalweg.recording.writer import FolderLock, SegmentWriter
 from thalweg.space import plain_name
@@ -97,7 +98,7 @@ class Recorder:
         self._pace = Pace(plan.every)
         self._budget = Budget(plan.manifest["budget"], left.written, plan.forecast)
         dtype = getattr(torch, plan.manifest["dtype"])
-        shapes, anchor_rows = [p.shape for p in parameters], plan.forecast.anchor_rows
+        shapes, anchor_rows = [p.shape for p in held(parameters)], plan.forecast.anchor_rows
         self._block = Block(plan.rows, shapes, self._optimizers.columns, dtype, anchor_rows=anchor_rows)
         self._block.first_row = left.rows
         self._begin()
@@ -201,7 +202,7 @@ class Recorder:
     def _begin(self) -> None:
         """The weights of now are where the rows begin. If a run goes on elsewhere, a step's number is left out."""
         block, left = self._block, self._plan.left
-        block.gather(self._parameters, 0)
+        block.gather(held(self._parameters), 0)
         self._step = self._plan.first_step
         if left.rows and self._step == left.last_step + 1 and digest(block.weights[0]) != left.end:
             self._step += 1
@@ -237,7 +238,7 @@ class Recorder:
     def _record(self) -> None:
         block = self._block
         self._budget.plan(block, self._writer.written)
-        block.gather(self._parameters, block.count + 1)
+        block.gather(held(self._parameters), block.count + 1)
         block.end_row(self._step - 1, self._rates)
         self._pace.since = 0
         self._others = False

@@ -19,6 +19,7 @@ from thalweg.recording.manifest import CLOSED, check_optimizers, describe, parse
 from thalweg.recording.optimizers import unwrap
 from thalweg.recording.recorder import Plan, Recorder
 from thalweg.recording.resume import Left, goes_on, take_up
+from thalweg.recording.shards import Shard, shard_of
 from thalweg.recording.silent import SilentRecorder
 from thalweg.runs import MANIFEST
 from thalweg.space import unwrapped
@@ -69,7 +70,8 @@ def watch(
         optimizer: its optimizer; its `step()` makes the rows. With several, give them in the order in which they step:
             a step of the *last* one counts, and what the others did since then is in the same row. With None,
             `recorder.step()` makes the rows.
-        folder: where the run is kept; made if it is not there.
+        folder: where the run is kept; made if it is not there. Of a model that `fully_shard` has split, each rank keeps
+            its own rows in a part of its own there, without the optimizer's state; `thalweg merge` puts them together.
         every: optimizer steps that are summed into one row. What is left at the end becomes a last, shorter row.
         budget: bytes on disk, as a number or like `"2GiB"` or `"500MB"`. Once they are used up the recording stops
             with one warning and what was recorded is kept; it is not made coarser to go on.
@@ -104,12 +106,11 @@ def watch(
     optimizers = unwrap(optimizer)
     model = unwrapped(model)
     space = space_of(model, include_frozen)
-    if space.sharded(model):
-        raise InputError(
-            "fully_shard has split this model over ranks, and recording of shards is not there yet; save checkpoints "
-            "while training and read them with `thalweg import FOLDER --out RUN`, or record a model that is whole"
-        )
     parameters = space.tensors(model)
+    own: Shard | None = None
+    if space.sharded(model):
+        own = shard_of(space, parameters)
+        space, parameters, moments = own.space, own.parameters, False
     check_optimizers(model, optimizers, parameters)
     dtype = torch.float64 if all(p.dtype == torch.float64 for p in parameters) else torch.float32
     rows = min(segment_rows, rows_of_a_block(space.size * dtype.itemsize))
@@ -119,14 +120,15 @@ def watch(
     least = int(forecast.least_bytes + forecast.keeping.row_bytes(space, dtype.itemsize))
     if limit is not None and limit < least:
         raise InputError(f"budget={budget!r} does not hold one row of {space.size:,} weights; give {least:,} or more")
-    folder = Path(folder)
-    if not (every_rank or first_rank()):
+    folder = Path(folder) if own is None else own.folder(folder)
+    if not (every_rank or first_rank() or own is not None):
         return SilentRecorder(folder, forecast)
     lock = prepare(folder, overwrite, resume)
     try:
         every = forecast.every
-        manifest = describe(model, optimizers, space, dtype)
+        manifest = describe(model, optimizers, space, dtype, parameters)
         manifest |= {"every": every, "budget": limit, "keep": forecast.keeping.to_json()}
+        manifest |= {} if own is None else {"part": own.to_json()}
         left = Left()
         if resume and goes_on(folder):
             manifest, left = take_up(folder, manifest, keep if keep in FORMS else None)
