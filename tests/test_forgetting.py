@@ -15,7 +15,8 @@ from torch import Tensor
 
 import thalweg as tw
 from thalweg.cli.text import forgetting_text
-from thalweg.show.forgetting import write_forgetting
+from thalweg.show.forgetting import markdown, write_forgetting
+from thalweg.show.forgetting_plots import TITLES
 from thalweg.study import forgetting
 from thalweg.study.forgetting import FINAL, finalists, interval, leads, pretrained, rivals, stretched, study, texts
 from thalweg.study.forgetting import streams as made
@@ -438,12 +439,28 @@ def test_intervals_are_students() -> None:
     assert math.isnan(interval([1.0])[1])
 
 
-def test_the_published_table_follows_from_the_published_board() -> None:
+def test_the_published_page_follows_from_the_published_board() -> None:
     docs = Path(__file__).parents[1] / "docs"
     board, page = json.loads((docs / "study/forgetting/board.json").read_text()), (docs / "forgetting.md").read_text()
+    assert set(board["streams"]) == set(KINDS)
     for kind, rows in board["streams"].items():
-        section = page.split(f"## {kind.capitalize()}\n")[1].split("\n## ")[0]
+        assert {row["method"] for row in rows} == set(KINDS[kind].methods or GRIDS)
+        section = page.split(f"# {TITLES[kind]}\n")[1].split("\n## ")[0].split("\n### ")[0]
         for row in rows:
             mean, half = interval(row["accuracies"])
-            assert len(row["accuracies"]) == len(board["seeds"])
+            assert len(row["accuracies"]) == row["seeds"]
             assert f"| {mean:.3f} ± {half:.3f} |" in section
+        assert board["leads"][kind] == leads(rows)
+    first = page.split("\n## ")[0]
+    for kind, rows in board["streams"].items():
+        if not KINDS[kind].follows:
+            rivals = [row for row in rows if row["method"] not in (*OWN, "none")]
+            best = max(rivals, key=lambda row: row["accuracy"])["method"]
+            for lead in leads(rows):
+                if lead["rival"] == best:
+                    told = f"{lead['lead']:+.3f} ± {lead['half']:.3f}".replace("-", "−")
+                    assert f"| {told} |" in first
+                    assert f"| {kind} |" in first
+    made = markdown(board, {"streams": "forgetting.svg", "so_far": "forgetting_so_far.svg",
+                            "curves": "forgetting_curves.svg"}, "COMMAND")  # fmt: skip
+    assert made.split("`COMMAND`")[0] in page  # the page is what the board makes, and nothing else
