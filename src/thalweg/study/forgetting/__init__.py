@@ -38,7 +38,7 @@ TUNING, JUDGING, FINAL = (100,), (0, 1, 2, 3, 4), tuple(range(10))
 RIVALS = 2
 """So many of the best rivals are finalists, beside this library's own."""
 
-STRENGTHS, SHARES, MANY = (0.2, 1.0, 4.0, 16.0, 60.0), (0.0, 0.8, 0.9, 0.99), (1, 5, 20, 50)
+STRENGTHS, SHARES, MANY = (1.0, 4.0, 16.0, 60.0), (0.0, 0.9, 0.99), (1, 5, 20, 50)
 """Of the curves: strengths and hard shares of the guard, and numbers of directions of each old task."""
 
 CURVED, CURVED_SEEDS = ("permuted",), 2
