@@ -106,7 +106,8 @@ def markdown(board: Mapping[str, Any], pictures: Mapping[str, str], command: str
             lines += _section(kind, board, "###")
     seeds, tuning = len(board["seeds"]), len(board["tuning_seeds"])
     most = max(row["seeds"] for rows in board["streams"].values() for row in rows)
-    lines += [f"{seeds} seeds, {most} for the finalists, settings chosen on {tuning} others. `{command}`", ""]
+    told = f"{seeds} seeds, {most} for the finalists of the picture streams, settings chosen on {tuning} other"
+    lines += [f"{told}. `{command}`", ""]
     return "\n".join(lines)
 
 
