@@ -17,7 +17,6 @@ TASK = """
 import torch
 from thalweg import Task
 
-pytestmark = pytest.mark.xdist_group("cli")  # its module's fixtures are made once
 
 def task(width=4):
     torch.manual_seed(0)
@@ -51,6 +50,9 @@ def thalweg(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+pytestmark = pytest.mark.xdist_group("cli")  # its module's fixtures are made once
 
 
 @pytest.fixture(scope="module")

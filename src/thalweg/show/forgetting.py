@@ -10,6 +10,7 @@ from typing import Any
 from thalweg.runs import write_atomically
 from thalweg.show.forgetting_plots import (
     NAMES,
+    SEEDS,
     TITLES,
     best_rival,
     draw_curves,
@@ -63,7 +64,8 @@ the pretrained net.
 the accuracy of each task just after it was learned, so what protection left of the new: old and new always together.
 Intervals are 95 %, Student's t over seeds; a *lead* is taken seed by seed. Memory is what is kept between tasks besides
 the weights; *step* the time of a training step beside plain training and *task* the time that measuring a learned task
-takes, on one thread beside another process."""
+takes. Both were taken beside other work, that of other streams' plain training too, and are rough to a factor of two;
+`benchmarks/guarding.py` times the guard by itself."""
 WORDS = {"ahead": "**ahead**", "equal": "equal", "behind": "**behind**"}
 
 
@@ -101,7 +103,7 @@ def markdown(board: Mapping[str, Any], pictures: Mapping[str, str], command: str
     if "curves" in pictures:
         lines += _curves(board, pictures["curves"])
     if failing:
-        lines += ["## Where it fails", ""]
+        lines += ["## At the edges, and where it fails", ""]
         for kind in failing:
             lines += _section(kind, board, "###")
     seeds, tuning = len(board["seeds"]), len(board["tuning_seeds"])
@@ -162,7 +164,7 @@ def _curves(board: Mapping[str, Any], picture: str) -> list[str]:
         "",
         "The guard by its strength λ and by the share of the inputs' energy that is projected off, and projections off "
         "k directions of each old task, at the step sizes chosen above; accuracy at the end as a line, just after "
-        "learning dotted.",
+        "learning dotted. Over two seeds, so without intervals.",
         "",
         f"![Accuracy by strength and by number of directions]({picture})",
         "",
@@ -211,4 +213,5 @@ def _settings(row: Mapping[str, Any]) -> str:
 
 def _ranged(row: Mapping[str, Any], key: str) -> str:
     half = row[f"{key}_half"]
-    return f"{row[key]:.3f} ± {half:.3f}".replace("-", "−") if math.isfinite(half) else f"{row[key]:.3f}"
+    known = math.isfinite(half) and row["seeds"] >= SEEDS
+    return (f"{row[key]:.3f} ± {half:.3f}" if known else f"{row[key]:.3f}").replace("-", "−")

@@ -46,6 +46,10 @@ TITLES = {
 }
 
 
+SEEDS = 3
+"""From so many seeds on an interval is shown; of two it would be thirteen standard errors long."""
+
+
 def sorted_kinds(board: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The streams on which settings were chosen, and those where protection is expected to fail."""
     kinds = list(board["streams"])
@@ -99,9 +103,9 @@ def draw_so_far(board: Mapping[str, Any], path: Path) -> None:
             named |= {rival["method"]} if rival is not None else set()
             for row in rows:
                 strong = row["method"] in named
-                hue = colour("eigenvectors" if row["method"] in OWN else "ink" if strong else "grid")
+                hue = colour("eigenvectors" if row["method"] in OWN else "ink" if strong else "chance")
                 places = range(1, len(row["so_far"]) + 1)
-                axes.plot(places, row["so_far"], color=hue, linewidth=1.8 if strong else 1.1, zorder=3 if strong else 1)
+                axes.plot(places, row["so_far"], color=hue, linewidth=1.8 if strong else 0.7, zorder=3 if strong else 1)
             ends = [(row["so_far"][-1], row) for row in rows if row["method"] in named]
             _name_ends(axes, ends)
             axes.set_title(TITLES[kind], loc="left", fontsize=11, color=colour("ink"))
@@ -142,7 +146,7 @@ def _curve(axes: Axes, kind: str, name: str, rows: Sequence[Mapping[str, Any]]) 
     place = {value: number for number, value in enumerate(values)}
     for hue, mark, (label, own) in zip(hues, "osD^", lines.items(), strict=False):
         across = [place[row["settings"][name]] for row in own]
-        halves = [row["accuracy_half"] if math.isfinite(row["accuracy_half"]) else 0.0 for row in own]
+        halves = [row["accuracy_half"] if row["seeds"] >= SEEDS else 0.0 for row in own]
         ends = [row["accuracy"] for row in own]
         axes.errorbar(
             across, ends, halves, color=hue, marker=mark, markersize=5, label=label, linewidth=1.6, elinewidth=0.9
@@ -173,5 +177,5 @@ def _panel(axes: Axes, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title(TITLES[kind], loc="left", fontsize=11, color=colour("ink"))
-    axes.set_xlabel("accuracy: ● at the end, ○ just after learning", color=colour("muted"))
+    axes.set_xlabel("accuracy: ● end, ○ once learned", color=colour("muted"))
     style.frame(axes, grid="x")
