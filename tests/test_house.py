@@ -30,6 +30,7 @@ ORDER = (
     "described",
     "space",
     "tables",
+    "rows",
     "directions",
     "rank_one",
     "runs",

@@ -16,7 +16,7 @@ from .analysis.singular import singular_curvature
 from .analysis.tracking import track_curvature
 from .checkup.look import doctor
 from .checkup.result import Checkup
-from .directions import Directions, Rows, layer_matched_directions, random_directions
+from .directions import Directions, layer_matched_directions, random_directions
 from .errors import (
     InputError,
     MissingExtraError,
@@ -37,6 +37,7 @@ from .protect.price import Price, guard_price
 from .protect.remember import remember
 from .protect.transfer import Transfer, transfer
 from .recording import Recorder, Trajectory, open_run, watch
+from .rows import Rows
 from .sharded import ShardedProblem
 from .show.figures import figure
 from .show.report import report

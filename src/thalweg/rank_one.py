@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thalweg.directions import DENSE_LIMIT, Rows
 from thalweg.errors import InputError
+from thalweg.rows import DENSE_LIMIT, Rows
 from thalweg.space import Parameter, ParameterSpace
 
 Unfolding = Literal["channels", "spatial"]
@@ -124,7 +124,7 @@ class RankOneRows(Rows):
         """Linear combinations, on the CPU: `(k,)` gives `(P,)`, `(j, k)` gives `(j, P)`.
 
         Raises:
-            InputError: if they would take more than `directions.DENSE_LIMIT` bytes.
+            InputError: if they would take more than `rows.DENSE_LIMIT` bytes.
         """
         wanted = coefficients.detach().to("cpu", torch.float64).reshape(-1, len(self.terms))
         need = len(wanted) * self.space.size * self.dtype.itemsize

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.recording.conftest import net, train, wait_for_the_disk
-from thalweg.directions import DenseRows, Directions
+from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.recording import TrajectoryRows, columns, grams, open_run, products, trajectory, watch
 from thalweg.recording.store import Segment
+from thalweg.rows import DenseRows
 from thalweg.space import Layer
 
 F64 = torch.float64

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from thalweg.analysis.nulls import Null, layer_matched_null, uniform_null
-from thalweg.directions import Directions, Rows
+from thalweg.directions import Directions
 from thalweg.errors import InputError
+from thalweg.rows import Rows
 from thalweg.tables import Table, Tabular
 
 NullName = Literal["uniform", "layer_matched"]

@@ -10,7 +10,7 @@ With P parameters of b bytes on n ranks, a basis of m rows of c bytes, B batches
   A product by differences is two passes over the rank's batches. Orthogonalising sends m + 2 numbers of 8 bytes twice;
 - reckoned: 6 P operations for a token in a pass, and what the basis is read for: four times m rows / 2 on average.
 
-Source of 6 P: Kaplan et al. 2020, arXiv 2001.08361. Tests hold traffic and memory against what real jobs count.
+Source of 6 P: Kaplan et al. 2020, arXiv 2001.08361. Tests hold the traffic against what real jobs count.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ def traffic(parameters: int, ranks: int, products: int, steps: int, itemsize: in
     return {"all_gather": moved, "reduce_scatter": moved, "sums": sums}
 
 
-def passing(parameters: int, ranks: int, itemsize: int = 4) -> dict[str, int]:
-    """Bytes that one pass of a model split by `fully_shard` gives to each operation, on one rank, without padding."""
-    del ranks  # the operations' own tensors are whole ones
+def passing(parameters: int, itemsize: int = 4) -> dict[str, int]:
+    """Bytes that one pass of a model split by `fully_shard` gives to each operation, on any rank, without padding."""
     return {"all_gather": 2 * parameters * itemsize, "reduce_scatter": parameters * itemsize}
 
 
@@ -139,7 +138,7 @@ def plan_ranks(
         layer = 2 * itemsize * net.parameters / net.layers
         memory = 4 * itemsize * own + basis + k * itemsize * own + layer + activations
         passes = 2 * math.ceil(samples / (batch * n))
-        sent = passes * sum(passing(int(net.parameters), n, itemsize).values()) * (n - 1) / n
+        sent = passes * sum(passing(int(net.parameters), itemsize).values()) * (n - 1) / n
         reckoned = passes * batch * length * 6 * net.parameters / gpu.operations
         read = 4 * (products / 2) * basis_itemsize * own / gpu.reading
         seconds = max(reckoned, sent / gpu.link) + read

@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from thalweg.directions import Directions
 from thalweg.errors import InputError
+from thalweg.protect.finding import space_of_directions, tensors_of
 from thalweg.protect.knowledge import Knowledge
 from thalweg.protect.remember import direction_shield
 from thalweg.protect.shields import DiagonalShield, DirectionShield, Shield, working
 from thalweg.recording.optimizers import skipped, unwrap
-from thalweg.space import Parameter, ParameterSpace, owner, plain_name, unwrapped
 
 What = Knowledge | Directions | str | Path
 """What can be protected."""
@@ -252,7 +252,7 @@ def guard(
     along: DirectionShield | None = None
     for one in given:
         loaded = one if isinstance(one, (Knowledge, Directions)) else Knowledge.load(one)
-        space = loaded.space if isinstance(loaded, Knowledge) else _space_of(loaded, optimizers, model)
+        space = loaded.space if isinstance(loaded, Knowledge) else space_of_directions(loaded, optimizers, model)
         found = tensors_of(space, optimizers, model)
         if isinstance(loaded, Knowledge):
             loaded.check_weights(found, shapes_only=moved)
@@ -268,67 +268,6 @@ def guard(
     protecting = Guard(optimizers, named, ready, strength, every)
     logging.getLogger("thalweg").info("%r", protecting)
     return protecting
-
-
-def tensors_of(space: ParameterSpace, optimizers: Sequence[Optimizer], model: nn.Module | None) -> dict[str, Tensor]:
-    """The tensors of a space by name: of the model, or out of the optimizers by their names or by shapes in order.
-
-    Raises:
-        InputError: if they cannot be told, or the optimizers do not train one of them.
-    """
-    if model is not None:
-        every: dict[str, Tensor] = {
-            plain_name(n): p for n, p in unwrapped(model).named_parameters(remove_duplicate=False)
-        }
-        found = {name: every[name] for name in space.names if name in every}
-        missing = [name for name in space.names if name not in every]
-        if missing:
-            raise InputError(
-                f"the model has no parameter {missing[0]!r}, which is remembered; this is knowledge of another model"
-            )
-    else:
-        found = _by_optimizer(space, optimizers)
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for name, tensor in found.items():
-        if id(tensor) not in held:
-            raise InputError(
-                f"the optimizer does not train {name!r}, so there is nothing to guard; leave it out with layers="
-            )
-    return found
-
-
-def _by_optimizer(space: ParameterSpace, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    named = {
-        plain_name(name): tensor
-        for group in groups
-        for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
-    }
-    if all(name in named for name in space.names):
-        return {name: named[name] for name in space.names}
-    flat = [tensor for group in groups for tensor in group["params"] if tensor.requires_grad]
-    shapes = [parameter.shape for parameter in space.parameters]
-    if len(groups) == 1 and [tuple(tensor.shape) for tensor in flat] == shapes:
-        return dict(zip(space.names, flat, strict=True))
-    raise InputError(
-        f"which of the optimizer's {len(flat)} parameters are the {len(shapes)} that are remembered cannot be told "
-        "from the optimizer alone; give guard(..., model=model)"
-    )
-
-
-def _space_of(directions: Directions, optimizers: Sequence[Optimizer], model: nn.Module | None) -> ParameterSpace:
-    if directions.space is not None:
-        return directions.space
-    if model is not None:
-        return ParameterSpace.of(unwrapped(model))
-    parameters: list[Parameter] = []
-    offset = 0
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        for tensor in group["params"]:
-            name = f"parameter.{len(parameters)}"
-            parameters.append(Parameter(name, tuple(tensor.shape), offset, owner(name)))
-            offset += parameters[-1].size
-    return ParameterSpace(tuple(parameters))
 
 
 def _check_shared(shields: Sequence[Shield]) -> None:

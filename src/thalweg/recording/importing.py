@@ -7,10 +7,7 @@ is executed: safetensors are read as data, and other files only as far as `torch
 from __future__ import annotations
 
 import itertools
-import os
 import platform
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +19,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import RunError
 from thalweg.recording.checkpoints import Checkpoint, find_checkpoints, read_state
-from thalweg.recording.manifest import CLOSED, dtype_name, now, storable, write_json
+from thalweg.recording.manifest import CLOSED, dtype_name, made_aside, now, storable, write_json
 from thalweg.recording.segments import SegmentContent, write_segment
 from thalweg.recording.store import SEGMENTS
 from thalweg.recording.surveying import Survey, name_in, space_of_model, space_of_names, survey_checkpoints
@@ -65,17 +62,8 @@ def import_checkpoints(
     survey = survey_checkpoints(checkpoints)
     space = space_of_model(survey, model) if model is not None else space_of_names(survey)
     manifest = _manifest(folder, checkpoints, survey, space, model)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            _write_run(aside, checkpoints, survey, space, manifest)
-            aside.chmod(0o755)
-            os.rename(aside, out)  # noqa: PTH104 - fails where a folder with something in it appeared meanwhile
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error}); choose another --out") from error
+    with made_aside(out) as aside:
+        _write_run(aside, checkpoints, survey, space, manifest)
     return _summary(out, checkpoints, survey, space, manifest)
 
 

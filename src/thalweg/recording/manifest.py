@@ -7,9 +7,12 @@ import math
 import os
 import platform
 import re
+import shutil
 import socket
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -130,6 +133,31 @@ def remove_run(folder: Path) -> None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object so that it appears whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def made_aside(out: Path) -> Iterator[Path]:
+    """A folder to write a run into, which appears whole under its name at the end, or not at all.
+
+    Args:
+        out: the run folder to be made.
+
+    Raises:
+        RunError: if it exists already, or cannot be written.
+    """
+    if out.exists() or out.is_symlink():
+        raise RunError(f"{out} exists already; choose another --out, or remove it first")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            yield aside
+            aside.chmod(0o755)
+            os.rename(aside, out)  # noqa: PTH104 - fails where a folder with something in it appeared meanwhile
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error}); choose another --out") from error
 
 
 def now() -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +13,7 @@ import torch
 from thalweg.collectives import put_together
 from thalweg.errors import RunError
 from thalweg.recording.importing import BLOCK_BYTES, BLOCK_ROWS
-from thalweg.recording.manifest import CLOSED, now, write_json
+from thalweg.recording.manifest import CLOSED, made_aside, now, write_json
 from thalweg.recording.opening import open_run
 from thalweg.recording.segments import SegmentContent, write_segment
 from thalweg.recording.shards import PARTS, part_folders
@@ -40,12 +37,10 @@ def merge_parts(folder: str | Path, out: str | Path) -> dict[str, Any]:
         rows of each part came after the last common one.
 
     Raises:
-        RunError: if there are no parts, one is missing or of another run, they have no step in common, or `out` exists
-            or cannot be written.
+        RunError: if there are no parts, one is missing or of another model, they have no step in common, or `out`
+            exists or cannot be written.
     """
     folder, out = Path(folder), Path(out)
-    if out.exists() or out.is_symlink():
-        raise RunError(f"{out} exists already; choose another --out, or remove it first")
     parts = _parts(folder)
     records = [part.trajectory for part in parts]
     steps = sorted(set.intersection(*({-1, *record.steps.tolist()} & _known(record) for record in records)))
@@ -58,22 +53,13 @@ def merge_parts(folder: str | Path, out: str | Path) -> dict[str, Any]:
     manifest |= {"dtypes": {name: kinds[name] for name in space.names}, "budget": None}
     manifest |= {"merged": [str(part.folder.resolve()) for part in parts]}
     del manifest["part"]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            write_json(aside / MANIFEST, manifest)
-            (aside / SEGMENTS).mkdir()
-            for content in _segments(manifest, records, [part.manifest["part"]["spans"] for part in parts], steps):
-                write_segment(aside / SEGMENTS, content)
-            ended = {"rows": len(steps) - 1, "last_step": steps[-1], "steps_seen": steps[-1] + 1}
-            write_json(aside / CLOSED, ended | {"reason": f"merged of {len(parts)} parts", "closed": now()})
-            aside.chmod(0o755)
-            os.rename(aside, out)  # noqa: PTH104 - fails where a folder with something in it appeared meanwhile
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error}); choose another --out") from error
+    with made_aside(out) as aside:
+        write_json(aside / MANIFEST, manifest)
+        (aside / SEGMENTS).mkdir()
+        for content in _segments(manifest, records, [part.manifest["part"]["spans"] for part in parts], steps):
+            write_segment(aside / SEGMENTS, content)
+        ended = {"rows": len(steps) - 1, "last_step": steps[-1], "steps_seen": steps[-1] + 1}
+        write_json(aside / CLOSED, ended | {"reason": f"merged of {len(parts)} parts", "closed": now()})
     return {
         "run": str(out),
         "parts": len(parts),

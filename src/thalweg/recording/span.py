@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from thalweg.directions import Rows
 from thalweg.recording import products
+from thalweg.rows import Rows
 from thalweg.space import Layer, ParameterSpace
 
 if TYPE_CHECKING:

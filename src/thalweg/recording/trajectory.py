@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from thalweg.directions import DENSE_LIMIT, DenseRows, Directions, Rows
+from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.recording import products
 from thalweg.recording.columns import parts_of, tiles
@@ -29,6 +29,7 @@ from thalweg.recording.record import Record, Window
 from thalweg.recording.rounding import STEP
 from thalweg.recording.span import TrajectoryRows, centered_rows
 from thalweg.recording.store import Segment
+from thalweg.rows import DENSE_LIMIT, DenseRows, Rows
 from thalweg.space import Layer
 
 EXACT_ROWS = 1024
@@ -50,7 +51,7 @@ class Trajectory(Record):
         """The updates in the window `(start, stop)` of optimizer steps: `(n, P)`, in the run's dtype.
 
         Raises:
-            InputError: if they would take more than `directions.DENSE_LIMIT` bytes, or only their sketch was kept.
+            InputError: if they would take more than `rows.DENSE_LIMIT` bytes, or only their sketch was kept.
         """
         if self.sketch is not None:
             raise InputError(

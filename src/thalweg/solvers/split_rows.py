@@ -10,8 +10,8 @@ from torch import Tensor
 
 from thalweg.collectives import Layout, Ranks
 from thalweg.described import Part
-from thalweg.directions import Rows
 from thalweg.errors import InputError
+from thalweg.rows import Rows
 from thalweg.space import ParameterSpace
 from thalweg.sums import inner_products
 

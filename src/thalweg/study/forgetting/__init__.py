@@ -89,6 +89,9 @@ def study(
     ways = {
         kind: [one for one in GRIDS if one in (asked or KINDS[kind].methods or GRIDS)] for kind in dict.fromkeys(kinds)
     }
+    for kind in ways:  # what is not on this machine is said before hours are spent
+        KINDS[kind].net(seeds[0])
+        KINDS[kind].lessons(seeds[0], 1)
     chosen = _chosen(folder, ways, workers, say)
     own_seeds = {kind: list(seeds)[: FAILING_SEEDS if KINDS[kind].follows else None] for kind in ways}
     wanted = [(*which, settings, seed) for which, settings in chosen.items() for seed in own_seeds[which[0]]]
