@@ -259,9 +259,9 @@ def test_a_plan_is_the_sum_of_its_parts_and_refuses_nonsense() -> None:
         assert row["hours"] == pytest.approx(60 * row["product_seconds"] / 3600)
     assert [row["fits"] for row in rows] == [False, False, True]
     assert Net(6.7e9, 32).stream == pytest.approx(4177, abs=1)
-    with pytest.raises(tw.InputError, match="positive numbers"):
+    with pytest.raises(tw.InputError, match="ranks=0 of a plan; give a positive number"):
         plan_ranks(Net(7e9), ())
-    with pytest.raises(tw.InputError, match="positive numbers"):
+    with pytest.raises(tw.InputError, match="parameters=-1 of a plan"):
         plan_ranks(Net(-1.0))
 
 

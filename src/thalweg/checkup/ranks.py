@@ -126,9 +126,14 @@ def plan_ranks(
     Raises:
         InputError: if a number is not positive.
     """
-    numbers = (net.parameters, net.layers, k, samples, length, batch, products, itemsize, basis_itemsize, *ranks)
-    if not all(number > 0 for number in numbers) or not ranks:
-        raise InputError(f"a plan needs positive numbers; got {numbers}")
+    numbers = {
+        "parameters": net.parameters, "layers": net.layers, "k": k, "samples": samples, "length": length,
+        "batch": batch, "products": products, "itemsize": itemsize, "basis_itemsize": basis_itemsize,
+        "ranks": min(ranks, default=0),
+    }  # fmt: skip
+    for name, number in numbers.items():
+        if not number > 0:
+            raise InputError(f"{name}={number:g} of a plan; give a positive number")
     gpu = gpu or Gpu()
     records = []
     for n in ranks:

@@ -18,7 +18,7 @@ from thalweg.space import Parameter, ParameterSpace
 from thalweg.tables import Table, Tabular
 
 FORMAT = "thalweg-knowledge-1"
-MEND = "make it with tw.remember"
+MEND = "make it with tw.remember, or give directions as tw.Directions.load(path)"
 SAME = 1e-3
 """How far a parameter's figures may be from the remembered ones, relative to its length."""
 

@@ -130,7 +130,7 @@ def draw_curves(board: Mapping[str, Any], path: Path) -> None:
     """How the guard depends on its strength and hard share, and directions on their number."""
     panels = [(kind, name, rows) for kind, plans in board["curves"].items() for name, rows in plans.items() if rows]
     columns = min(2, len(panels))
-    with _drawing(path, 5.4 * columns, 3.3 * -(-len(panels) // columns)) as drawn:
+    with _drawing(path, 5.4 * columns, 3.9 * -(-len(panels) // columns)) as drawn:
         for axes, (kind, name, rows) in zip(_grid(drawn, len(panels), columns), panels, strict=True):
             _curve(axes, kind, name, rows)
 
@@ -159,7 +159,9 @@ def _curve(axes: Axes, kind: str, name: str, rows: Sequence[Mapping[str, Any]]) 
     axes.set_xlabel("strength" if by_hard else "directions of each old task", color=colour("muted"))
     axes.set_ylabel("accuracy", color=colour("muted"))
     style.frame(axes, grid="y")
-    axes.legend(frameon=False, fontsize=9, loc="best", labelcolor=colour("ink"))
+    below = (0.0, -0.2)  # the axes, where no line runs
+    ink = colour("ink")
+    axes.legend(loc="upper left", bbox_to_anchor=below, borderaxespad=0.0, frameon=False, fontsize=9, labelcolor=ink)
 
 
 def _panel(axes: Axes, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
