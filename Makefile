@@ -98,7 +98,7 @@ prove: setup-test
 # section of benchmarks/RESULTS.md, each workload apart, so that they can also be run one by one. All together take hours.
 # Needs the package dataset-fashion-mnist, see src/thalweg/tasks/fashion_mnist.py; the peers get an environment in
 # benchmarks/.venv. The second list holds verdicts against planted truths, and the first minutes of a new user.
-BENCHMARKS := peers products batched overhead layers warm growth recording pca sketch guarding
+BENCHMARKS := peers products batched overhead layers warm growth recording pca sketch guarding ranks
 VERDICTS := surfaces drift trials trial_arms fine_tune first_minutes
 bench: setup-test
 	@set -e; for script in $(BENCHMARKS); do echo "benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script $(BENCH); done

@@ -41,6 +41,7 @@ SCRIPTS = (
     "guarding",
     "surfaces",
     "second_opinion",
+    "ranks",
 )
 PARTS = (
     "about",
@@ -68,6 +69,10 @@ PARTS = (
     "919",
     "compression",
     "walk",
+    "same",
+    "memory",
+    "ended",
+    "gpu",
 )
 ORDER = [f"{script}: {part}" for script in SCRIPTS for part in PARTS]
 _SECTION = re.compile(r"<!-- (?!end of )([^>]*?) -->\n(.*?)\n<!-- end of \1 -->\n*", re.DOTALL)

@@ -93,11 +93,8 @@ def covered(key: Sequence[int]) -> tuple[list[bool], list[float]]:
     stages = Stages(plan, ground, CellStore())
     stages.tune()
     seeds = plan.stage_seeds("confirm")
-    cells = {
-        (name, seed): stages.cell("confirm", name, seed, stages.factor("confirm", name, seed), "judging")
-        for name in (plan.incumbent, *plan.arms, *plan.controls["known:x"])
-        for seed in seeds
-    }
+    names = (plan.incumbent, *plan.arms, *plan.controls["known:x"])
+    cells = stages.replicates("confirm", names, seeds, "judging")
     leads = [differences(cells, "known:x", other, seeds) for other in plan.compared("known:x")]
     leads.append(differences(cells, "known:x", plan.incumbent, seeds, equal_time=True))
     hits = []

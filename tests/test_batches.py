@@ -114,6 +114,9 @@ def test_every_kind_of_leaf_has_a_fingerprint() -> None:
     assert fingerprint(batch) == fingerprint(copy.copy(batch))
     assert fingerprint(np.arange(3)) != fingerprint(np.arange(1, 4))
     assert fingerprint(INPUTS.T) == fingerprint(INPUTS.T.contiguous())
+    one = torch.arange(6.0)[4::2]
+    assert one.stride() == (2,)
+    assert fingerprint(one) == fingerprint(torch.tensor([4.0]))
 
 
 @settings(max_examples=50, deadline=None)

@@ -87,6 +87,8 @@ def fingerprint(batch: Any) -> int:
         if isinstance(leaf, Tensor):
             code = zlib.crc32(f"{leaf.dtype}{tuple(leaf.shape)}".encode(), code)
             flat = leaf.detach().cpu().contiguous().reshape(-1)
+            if flat.numel() == 1:  # one number counts as contiguous whatever its stride
+                flat = flat.clone(memory_format=torch.contiguous_format).as_strided((1,), (1,))
             code = zlib.crc32(flat.view(torch.uint8).numpy().data if flat.numel() else b"", code)
         elif isinstance(leaf, np.ndarray):
             code = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), code)

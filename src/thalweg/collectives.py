@@ -14,7 +14,8 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,12 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from thalweg.errors import InputError
+from thalweg.errors import InputError, RankError
 from thalweg.sums import dot, length
 
-TIMEOUT = datetime.timedelta(minutes=30)
-"""After which a rank that waits for another gives up; torchrun ends all as soon as one has failed."""
+TIMEOUT = 1800.0
+"""Seconds after which a rank that waits for another gives up, unless THALWEG_RANKS_TIMEOUT says otherwise; torchrun
+ends all as soon as one has failed. Where ranks work for long without a word to each other, nobody gives up."""
 
 
 class Ranks:
@@ -41,6 +43,7 @@ class Ranks:
 
     def __init__(self, size: int = 1, rank: int = 0) -> None:
         self.size, self.rank = size, rank
+        self._patient: Any = None
         self.calls: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
 
@@ -58,7 +61,8 @@ class Ranks:
             return tensor
         out = tensor.detach().clone(memory_format=torch.contiguous_format)
         self._count("all_reduce", out)
-        distributed.all_reduce(out)
+        with self._with_others():
+            distributed.all_reduce(out)
         return out
 
     def add_up(self, values: Sequence[float]) -> list[float]:
@@ -86,7 +90,8 @@ class Ranks:
             padded = torch.cat([padded, padded.new_zeros(width * self.size - len(tensor))])
         out = padded.new_empty(width)
         self._count("reduce_scatter", padded)
-        _one_of("reduce_scatter_single", "reduce_scatter_tensor")(out, padded.contiguous())
+        with self._with_others():
+            _one_of("reduce_scatter_single", "reduce_scatter_tensor")(out, padded.contiguous())
         return out[: max(0, min(width, len(tensor) - self.rank * width))]
 
     def side_by_side(self, part: Tensor, width: int) -> Tensor:
@@ -96,15 +101,24 @@ class Ranks:
             padded = torch.cat([padded, padded.new_zeros(width - len(part))])
         out = padded.new_empty(width * self.size)
         self._count("all_gather", out)
-        _one_of("all_gather_single", "all_gather_into_tensor")(out, padded.contiguous())
+        with self._with_others():
+            _one_of("all_gather_single", "all_gather_into_tensor")(out, padded.contiguous())
         return out
 
-    def gathered(self, value: Any) -> list[Any]:
-        """What each rank has, a small picklable object, in the order of the ranks."""
+    def gathered(self, value: Any, patient: bool = False) -> list[Any]:
+        """What each rank has, a small picklable object, in the order of the ranks.
+
+        Args:
+            value: this rank's.
+            patient: wait for the others however long it takes them.
+        """
         if self.alone:
             return [value]
         out: list[Any] = [None] * self.size
-        distributed.all_gather_object(out, value)
+        with self._with_others():
+            if patient and self._patient is None:
+                self._patient = distributed.new_group(backend="gloo", timeout=datetime.timedelta(days=30))
+            distributed.all_gather_object(out, value, group=self._patient if patient else None)
         return out
 
     def wait(self) -> None:
@@ -129,6 +143,20 @@ class Ranks:
         """Count anew."""
         self.calls.clear()
         self.bytes.clear()
+
+    @contextmanager
+    def _with_others(self) -> Iterator[None]:
+        """What goes wrong in here is, as a rule, that another rank is gone or elsewhere."""
+        try:
+            yield
+        except RuntimeError as error:
+            late = "timed out" in str(error).lower()
+            what = f"another did not come within {_patience():.0f} s" if late else "the others are gone"
+            words = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise RankError(
+                f"rank {self.rank} waited for all ranks, and {what} ({words}); look for the message of the one that "
+                "failed first; if none did, one went another way: every rank has to make the same calls"
+            ) from error
 
     def _count(self, operation: str, tensor: Tensor) -> None:
         self.calls[operation] += 1
@@ -243,13 +271,25 @@ def first_rank() -> bool:
 def _set_up() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=TIMEOUT)
+        distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=_patience()))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"torchrun started {os.environ['WORLD_SIZE']} processes, but they cannot be put together ({error}); call "
             "torch.distributed.init_process_group(...) before thalweg is used, or start one process"
         ) from error
     atexit.register(_taken_down)
+
+
+def _patience() -> float:
+    """Seconds that a rank waits for another."""
+    asked = os.environ.get("THALWEG_RANKS_TIMEOUT", str(TIMEOUT))
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InputError(f"THALWEG_RANKS_TIMEOUT={asked!r}: give seconds, as in THALWEG_RANKS_TIMEOUT=600")
+    return seconds
 
 
 def _taken_down() -> None:

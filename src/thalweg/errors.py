@@ -36,6 +36,10 @@ class RunError(ThalwegError):
     """A run folder cannot be opened, written or read as asked."""
 
 
+class RankError(ThalwegError):
+    """Another process of a job failed, or did not come where it was waited for."""
+
+
 class MissingExtraError(ThalwegError, ImportError):
     """An optional package is needed for what was asked."""
 

@@ -36,7 +36,7 @@ from thalweg.errors import InputError, NotDeterministicError
 from thalweg.evaluation import evaluating, in_full_precision
 from thalweg.losses import LabelCount, Loss, Reduction, model_loss
 from thalweg.operators.base import Term, loss_and_gradient
-from thalweg.shares import Share, changed_alike, counted, own_part
+from thalweg.shares import Share, all_of, changed_alike, counted, own_part
 from thalweg.space import ParameterSpace, measure_depths, unwrapped
 from thalweg.survey import Survey, changed, surveyed
 from thalweg.trainer import frozen_batches, trained_model, trainer_loss
@@ -317,6 +317,14 @@ class Problem(CurvatureOperators):
         other = self._with(data)
         other.share = Share()
         return other
+
+    def undivided(self) -> Problem:
+        """The same on all the data, which this process alone goes through, whatever the others do.
+
+        Raises:
+            InputError: if each rank was given data of its own.
+        """
+        return self if self.share.ranks.alone else self.by_itself(all_of(self.data))
 
     def _with(self, data: Iterable[Any]) -> Problem:
         """The same on other data that this process alone goes through; it counts as what it stands for."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +28,8 @@ from thalweg.errors import InputError, StaleOperatorError
 from thalweg.evaluation import evaluating
 from thalweg.losses import LabelCount, Loss, model_loss
 from thalweg.operators.base import Operator
-from thalweg.shares import Every, counted, own_part
-from thalweg.space import ParameterSpace, measure_depths
+from thalweg.shares import counted, own_part
+from thalweg.space import LayerChoice, ParameterSpace, measure_depths
 from thalweg.survey import surveyed
 
 STEPS = (-4, -3, -2, -1, 0, 1, 2)
@@ -70,6 +70,7 @@ class ShardedProblem:
         if data is None:
             raise InputError("no data was given; ShardedProblem(model, loss, data) takes any re-iterable of batches")
         self.model = model
+        reshard(model)
         self._loss = loss if loss is not None else model_loss
         own_weight = loss.weight if isinstance(loss, Loss) else None
         self._weight = weight or own_weight or (sample_count if loss is not None else LabelCount(model))
@@ -78,7 +79,7 @@ class ShardedProblem:
         self.layout = row_layout(self.space, self._parameters(), together.size)
         found = surveyed(data, self._weight)
         self.data = own_part(data, found, together)
-        self._survey = surveyed(self.data, self._weight) if isinstance(self.data, Every) else found
+        self._survey = found if self.data is data else surveyed(self.data, self._weight)
         self.share = counted(self._survey, self.data, together)
         self._rounds = max(together.gathered(len(self._survey.prints)))
         with self._evaluating(), torch.no_grad():
@@ -88,7 +89,7 @@ class ShardedProblem:
     @property
     def device(self) -> torch.device:
         """Where this rank's entries are."""
-        return self.locals()[0].device
+        return next(self.model.parameters()).device
 
     def locals(self) -> list[Tensor]:
         """This rank's rows of each parameter: views of what is trained."""
@@ -127,16 +128,21 @@ class ShardedProblem:
             for parameter, gradient in zip(parameters, held, strict=True):
                 parameter.grad = gradient
 
-    def hessian(self, seed: int = 0) -> ShardedHessian:
+    def hessian(
+        self, layers: LayerChoice | None = None, *, seed: int = 0, near: ShardedHessian | None = None
+    ) -> ShardedHessian:
         """The Hessian at the present weights, by central differences; for `eigenpairs` and every other solver.
 
         Args:
+            layers: the block of some layers, as for `Problem.hessian`.
             seed: for the vectors that the step is found with.
+            near: an operator at the same weights, whose step is taken over where it does as well here: for blocks of
+                many layers.
 
         Raises:
-            InputError: if no step gives products that are less than 5 % off.
+            InputError: if no step gives products that are less than 5 % off, or a layer is unknown.
         """
-        return ShardedHessian(self, seed)
+        return ShardedHessian(self, layers, seed, near)
 
     def describe(self) -> dict[str, Any]:
         """What was measured on."""
@@ -172,8 +178,11 @@ class ShardedProblem:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        with evaluating(self.model):
-            yield
+        try:
+            with evaluating(self.model):
+                yield
+        finally:
+            reshard(self.model)
 
 
 @dataclass(frozen=True)
@@ -183,7 +192,7 @@ class _Tried:
 
 
 class ShardedHessian(Operator):
-    """The Hessian of a `ShardedProblem`, by central differences of gradients.
+    """The Hessian of a `ShardedProblem`, or its block on some layers, by central differences of gradients.
 
     Attributes:
         step: by how much the parameter that moves most is moved, relative to the length of its weights.
@@ -192,16 +201,26 @@ class ShardedHessian(Operator):
         asymmetry: `|aᵀHb − bᵀHa| / |Hb|` of two random vectors.
     """
 
-    def __init__(self, problem: ShardedProblem, seed: int = 0) -> None:
+    def __init__(
+        self,
+        problem: ShardedProblem,
+        layers: LayerChoice | None = None,
+        seed: int = 0,
+        near: ShardedHessian | None = None,
+    ) -> None:
         self.problem = problem
-        self.space: ParameterSpace = problem.space
-        self.shape = (problem.space.size, problem.space.size)
+        self.space: ParameterSpace = problem.space.select(layers)
+        self.layers = None if layers is None else [layer.name for layer in problem.space.chosen(layers)]
+        self.shape = (self.space.size, self.space.size)
         self.ranks = problem.share.ranks
         self._home = problem.weights()
         self.dtype, self.device = self._home.dtype, self._home.device
+        own = set(self.space.names)
+        self._used = [name in own for name in problem.space.names]
         self._sizes = [tensor.numel() for tensor in problem.locals()]
-        self._lengths = self._each_length(self._home)
-        self.step, self.product_error, self.asymmetry = self._calibrated(seed)
+        lengths = self._each_length(self._own(self._home))
+        self._lengths = [max(length, 1e-3 * max(lengths)) for length in lengths]
+        self.step, self.product_error, self.asymmetry = self._found_step(seed, near)
         if not self.precision < ROUGH:
             raise InputError(
                 f"products by differences are {self.precision:.0%} off at every step that was tried; nets with kinks "
@@ -211,7 +230,16 @@ class ShardedHessian(Operator):
     @cached_property
     def layout(self) -> Layout:
         """Of each parameter the rows that a rank holds."""
-        return self.problem.layout
+        whole = [one for one, used in zip(self.problem.space.parameters, self._used, strict=True) if used]
+        moves = [one.offset - entry.offset for one, entry in zip(whole, self.space.parameters, strict=True)]
+        every = [
+            tuple(
+                slice(span.start - move, span.stop - move)
+                for span, move in zip(itertools.compress(spans, self._used), moves, strict=True)
+            )
+            for spans in self.problem.layout.every
+        ]
+        return Layout(self.space.size, self.ranks, tuple(every))
 
     @property
     def precision(self) -> float:
@@ -245,7 +273,7 @@ class ShardedHessian(Operator):
         """The data, and how far the products can be trusted."""
         return {
             "operator": "hessian",
-            "layers": None,
+            "layers": self.layers,
             "products": "central differences",
             "step": self.step,
             "product_error": self.product_error,
@@ -257,31 +285,49 @@ class ShardedHessian(Operator):
         moved = max((one / whole for one, whole in zip(self._each_length(part), self._lengths, strict=True)), default=0)
         if moved == 0:
             return torch.zeros_like(part)
-        reach = step / moved
+        reach, home = step / moved, self._own(self._home)
         try:
-            self._move(self._home + reach * part)
-            ahead = self.problem.gradient()
-            self._move(self._home - reach * part)
-            return (ahead - self.problem.gradient()) / (2 * reach)
+            self._move(home + reach * part)
+            ahead = self._own(self.problem.gradient())
+            self._move(home - reach * part)
+            return (ahead - self._own(self.problem.gradient())) / (2 * reach)
         finally:
-            self._move(self._home)
+            self._move(home)
+
+    def _own(self, entries: Tensor) -> Tensor:
+        """Of this rank's entries of a vector over all layers those of this operator's."""
+        if all(self._used):
+            return entries
+        return torch.cat(list(itertools.compress(torch.split(entries, self._sizes), self._used)))
+
+    def _pieces(self, part: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(part, list(itertools.compress(self._sizes, self._used)))
 
     def _move(self, weights: Tensor) -> None:
         with torch.no_grad():
-            for tensor, value in zip(self.problem.locals(), torch.split(weights, self._sizes), strict=True):
+            tensors = itertools.compress(self.problem.locals(), self._used)
+            for tensor, value in zip(tensors, self._pieces(weights), strict=True):
                 tensor.copy_(value.view_as(tensor))
 
     def _each_length(self, part: Tensor) -> list[float]:
-        """The length of each parameter over all ranks; of the weights no less than a thousandth of the largest."""
-        squares = self.ranks.add_up([float(piece.double().square().sum()) for piece in torch.split(part, self._sizes)])
-        lengths = [math.sqrt(square) for square in squares]
-        return lengths if part is not self._home else [max(one, 1e-3 * max(lengths)) for one in lengths]
+        """The length of each parameter over all ranks."""
+        squares = self.ranks.add_up([float(piece.double().square().sum()) for piece in self._pieces(part)])
+        return [math.sqrt(square) for square in squares]
 
-    def _calibrated(self, seed: int) -> tuple[float, float, float]:
+    def _found_step(self, seed: int, near: ShardedHessian | None) -> tuple[float, float, float]:
+        """As `_calibrated`, with few products where another operator's step does."""
+        if near is not None:
+            found = self._calibrated(seed, (near.step, 4 * near.step))
+            if found[1] <= 10 * near.product_error:
+                return found
+        usual = torch.finfo(self.dtype).eps ** (1 / 3)
+        return self._calibrated(seed, [usual * 4.0**power for power in STEPS])
+
+    def _calibrated(self, seed: int, steps: Sequence[float]) -> tuple[float, float, float]:
+        """The best of some steps, each held against the next, with the error and the asymmetry of its products."""
         generator = torch.Generator().manual_seed(seed)
         one, two = self.draw(generator), self.draw(generator)
-        usual = torch.finfo(self.dtype).eps ** (1 / 3)
-        tried = [_Tried(usual * 4.0**power, self._product(one, usual * 4.0**power)) for power in STEPS]
+        tried = [_Tried(step, self._product(one, step)) for step in steps]
         errors = [
             self.ranks.length(short.product - long.product) / max(self.ranks.length(long.product), 1e-300)
             for short, long in itertools.pairwise(tried)
@@ -292,6 +338,13 @@ class ShardedHessian(Operator):
         size = self.ranks.length(other) * self.ranks.length(one)
         asymmetry = apart / size if size else 0.0
         return tried[best].step, max(errors[best], asymmetry), asymmetry
+
+
+def reshard(model: nn.Module) -> None:
+    """Let every rank hold its rows alone again: the outermost module keeps its weights whole after a forward pass."""
+    for module in model.modules():
+        if hasattr(module, "reshard"):  # of FSDPModule
+            module.reshard()
 
 
 def row_layout(space: ParameterSpace, parameters: list[Any], count: int) -> Layout:

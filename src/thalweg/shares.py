@@ -106,6 +106,19 @@ def changed_alike(data: Iterable[Any], change: Callable[[Iterable[Any]], Iterabl
     return StandIn(change(data.data)) if isinstance(data, StandIn) else change(data)
 
 
+def all_of(data: Iterable[Any]) -> Iterable[Any]:
+    """All batches, of which `own_part` gave this rank a part.
+
+    Raises:
+        InputError: if each rank was given data of its own.
+    """
+    if not isinstance(data, (Every, StandIn)):
+        raise InputError(
+            "each rank was given data of its own, and here each needs all of it; give every rank the same data"
+        )
+    return data.data
+
+
 def counted(survey: Survey, data: Iterable[Any], ranks: Ranks) -> Share:
     """What this rank's part counts among all."""
     own, there = sum(survey.weights), 0.0 if isinstance(data, StandIn) else 1.0

@@ -18,8 +18,8 @@ _CHUNK = 2**20
 
 
 def pieces(width: int) -> list[slice]:
-    """The entries of a vector of some width, `PIECE` at a time."""
-    return [slice(start, start + PIECE) for start in range(0, width, PIECE)]
+    """The entries of a vector of some width, `PIECE` at a time; one empty piece of none."""
+    return [slice(start, start + PIECE) for start in range(0, max(width, 1), PIECE)]
 
 
 def dot(one: Tensor, two: Tensor) -> float:

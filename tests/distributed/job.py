@@ -17,10 +17,16 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import thalweg as tw
+from tests.trials import planted
+from tests.trials.planted import regression
 from thalweg.collectives import ranks
+from thalweg.trials.training import run_cell
 
 SIZES = (40, 25, 33, 10, 52)
 """Samples of the batches: uneven, and more than there are ranks."""
+
+FEW = (60, 55, 45)
+"""Of models that are split, whose passes cost the most here."""
 
 LOSS = tw.Loss(
     lambda model, batch: model(batch[0]), lambda output, batch: nn.functional.cross_entropy(output, batch[1])
@@ -30,7 +36,12 @@ LOSS = tw.Loss(
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     made = nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 4)).double()
-    return made.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))) if "ON_GPU" in os.environ else made
+    return made.to(torch.device("cuda", own_gpu())) if "ON_GPU" in os.environ else made
+
+
+def own_gpu() -> int:
+    """Of several ranks each takes one, in turn."""
+    return int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
 
 
 def data(sizes: tuple[int, ...] = SIZES) -> list[tuple[Tensor, Tensor]]:
@@ -142,7 +153,32 @@ def failing(folder: Path, killed: bool = False) -> dict[str, Any]:
     return {}
 
 
+def hanging(folder: Path) -> dict[str, Any]:
+    """One rank works for longer than others wait, once where they may and once where they may not."""
+    if ranks().rank == 1:
+        time.sleep(4)
+    found = ranks().gathered("here", patient=True)
+    (folder / f"patient{ranks().rank}").write_text(" ".join(found))
+    if ranks().rank == 1:
+        time.sleep(100)
+    ranks().add_up([1.0])
+    return {}
+
+
 def killed(folder: Path) -> dict[str, Any]:
+    """Killed in a product, with a recording of a sharded training still open."""
+    model = net()
+    fully_shard(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = tw.watch(model, optimizer, folder / "parts", segment_rows=8)
+    for step in range(30):
+        optimizer.zero_grad()
+        inputs, labels = data()[step % 5]
+        nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    while len(list((recorder.folder / "segments").glob("*.safetensors"))) < 3:
+        time.sleep(0.02)
+    ranks().wait()
     return failing(folder, killed=True)
 
 
@@ -178,6 +214,41 @@ def recorded(folder: Path) -> dict[str, Any]:
     }
 
 
+def tried(folder: Path) -> dict[str, Any]:
+    """A trial, whose trainings are dealt out over the ranks; and again, when they are all known."""
+    together, made = ranks(), []
+    task, planted.BASES["x"] = regression(3)
+    settings: dict[str, Any] = {"steps": 8, "batch": 10, "seeds": 7, "pilot_seeds": 2, "grid": (0.3, 1.0, 3.0)}
+
+    def counted(ground: Any, name: str, seed: int, *rest: Any) -> Any:
+        made.append(f"{name} {seed}")
+        return run_cell(ground, name, seed, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thalweg.trials.stages.run_cell", counted)
+        arms, out = ["known:x", "eigenvectors:2"], folder / f"trial{together.size}"
+        found = tw.trial(task, arms, out=out, **settings)
+        count = len(made)
+        again = tw.trial(task, arms, out=out, **settings)
+    if together.size > 1:  # from a part of the data no arm can be trained
+        inputs, targets = next(iter(task.train))
+        own = [(inputs[together.rank :: together.size], targets[together.rank :: together.size])]
+        bare = tw.Task(task.model, task.loss, own, task.held_out, task.optimizer)
+        with pytest.raises(tw.InputError, match="each rank was given data of its own"):
+            tw.trial(bare, ["eigenvectors:2"], **settings)
+    return {
+        "special": [one["special"] for one in found.verdicts],
+        "leads": [row["lead"] for row in found.table if "time" not in row["against"]],
+        "hash": found.data["hash"],
+        "trained": count,
+        "seeds": sorted({name.split()[1] for name in made}),
+        "cells": len(list((out / "cells").glob("*.json"))),
+        "again": [again.data["reused"], len(made) - count],
+        "curves": [one["loss"] for one in found.data["stages"]["confirm"]["curves"]],
+        "factors": [one["factor"] for one in found.data["stages"]["confirm"]["curves"]],
+    }
+
+
 class Sent(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of what FSDP2 gives to its gathers and scatters."""
 
@@ -199,17 +270,17 @@ def sharded(folder: Path) -> dict[str, Any]:
     together = ranks()
     model = net()
     if together.size == 1:
-        problem: Any = tw.Problem(model, LOSS, data())
+        problem: Any = tw.Problem(model, LOSS, data(FEW))
         gradient = problem.gradient().tolist()
     else:
-        for layer in (model[0], model[2]):  # type: ignore[index]
-            fully_shard(layer)
-        fully_shard(model)
+        fully_shard(model[0])  # type: ignore[index]
+        fully_shard(model)  # the outermost module holds the last layer's weights, and keeps them after a forward pass
+        model(data(FEW)[0][0])
         first: Any = next(model.parameters())
         first.grad = torch.ones_like(first)
         with pytest.raises(tw.InputError, match="fully_shard has split"):
-            tw.Problem(model, LOSS, data())
-        problem = tw.ShardedProblem(model, LOSS, data())
+            tw.Problem(model, LOSS, data(FEW))
+        problem = tw.ShardedProblem(model, LOSS, data(FEW))
         gradient = problem.layout.whole(problem.gradient()).tolist()
         before = problem.weights()
     hessian = problem.hessian()
@@ -240,29 +311,85 @@ def sharded(folder: Path) -> dict[str, Any]:
         found["passes"] = problem._rounds
         found["error"] = hessian.product_error
         found["held"] = pairs.rows.tensor.shape[1]  # type: ignore[attr-defined]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    with tw.watch(model, optimizer, folder / f"shards{together.size}", moments=False) as recorder:
-        for step in range(25):
-            optimizer.zero_grad()
-            inputs, labels = data()[step % 5]
-            own = slice(together.rank, 8, together.size)
-            loss = nn.functional.cross_entropy(model(inputs[:8][own]), labels[:8][own])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if step < 20 or together.rank != 1:  # the second rank's part ends earlier, as if it had died
-                recorder.log(loss=loss.item())
-            elif step == 20:
-                recorder.close()
+    found["trace"] = tw.trace(hessian, 30).value
+    if together.size < 4:  # processes that share two cores take long to send
+        found["diagonal"] = tw.trace(hessian, 1000).value
+        found["density"] = tw.spectral_density(hessian, probes=2, steps=12).largest
+    table = list(tw.layer_spectra(problem, whole=pairs))
+    found["spectra"] = [[row["layer"], *row["values"]] for row in table]
+    found["block"] = (problem.hessian(layers="2") @ torch.linspace(-1, 1, 40, dtype=torch.float64)).tolist()
+    for name, keep, steps in (("shards", "exact", 25), ("long", "exact", 84), ("sketched", "sketch", 60)):
+        for parameter, value in zip(model.parameters(), net().parameters(), strict=True):
+            spread = parameter.data if together.size == 1 else parameter.data.to_local()
+            span = slice(None) if together.size == 1 else rows_of(parameter)
+            spread.copy_(value.data[span])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+        recorder = tw.watch(
+            model, optimizer, folder / f"{name}{together.size}", keep=keep, moments=False, sketch_width=16
+        )
+        with recorder:
+            for step in range(steps):
+                optimizer.zero_grad()
+                inputs, labels = data()[step % 5]
+                own = slice(together.rank, 8, together.size)
+                loss = nn.functional.cross_entropy(model(inputs[:8][own]), labels[:8][own])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                if steps > 25 or step < 20 or together.rank != 1:  # this rank's part ends earlier, as if it had died
+                    recorder.log(loss=loss.item())
+                elif step == 20:
+                    recorder.close()
+        together.wait()
+    if together.size > 1:
+        with pytest.raises(tw.RunError, match="do not hold the same rows"):
+            tw.open_run(folder / f"shards{together.size}").trajectory.gram()
+    run = tw.open_run(folder / f"long{together.size}").trajectory
+    together.forget()
+    found["gram"] = run.gram().tolist()
+    found["sent_by_gram"] = dict(together.bytes)
+    components = tw.update_pca(run, 3)
+    components.save(folder / f"components{together.size}.safetensors")
+    inside = tw.update_pca(run, 2, layer="2")
+    drift = tw.drift(run)
+    found["movement"] = {
+        "layer_gram": run.gram("0").tolist(),
+        "values": values_of(components),
+        "in_a_layer": [*values_of(inside), *inside.layer_energy().flatten().tolist()],
+        "vectors": components.vectors.abs().tolist(),
+        "path": tw.weight_path(run, components).abs().tolist(),
+        "overlap": tw.overlap(components, pairs).mean,
+        "energies": run.energies("2").tolist(),
+        "weights": run.weights(60).tolist(),
+        "updates": run.updates(3, 5).tolist(),
+        "drift": [drift.p_value, drift.share, drift.speed, float(drift.found), drift.p_value_without_decay],
+        "finite": int(run.finite.sum()),
+    }
+    sketched = tw.open_run(folder / f"sketched{together.size}").trajectory
+    found["sketched"] = [sketched.gram().tolist(), sketched.gram_error().tolist(), float(len(sketched))]
+    if together.size > 1:
+        with pytest.raises(tw.InputError, match="but no vectors"):
+            _ = tw.update_pca(sketched, 2).vectors
     return found
+
+
+def rows_of(parameter: Any) -> slice:
+    """The rows of a split parameter that this rank holds."""
+    width = -(-parameter.shape[0] // ranks().size)
+    return slice(ranks().rank * width, (ranks().rank + 1) * width)
+
+
+def values_of(directions: tw.Directions) -> list[float]:
+    assert directions.values is not None
+    return directions.values.tolist()
 
 
 def main() -> None:
     parts, folder = sys.argv[1].split(","), Path(sys.argv[2])
     torch.set_num_threads(1)
     if "ON_GPU" in os.environ:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(own_gpu())
     known = {"same": same, "shared": shared, "few": few, "apart": apart, "failing": failing, "killed": killed,
-             "recorded": recorded, "sharded": sharded}  # fmt: skip
+             "hanging": hanging, "recorded": recorded, "sharded": sharded, "tried": tried}  # fmt: skip
     for part in parts:
         found = known[part](folder)
         together = ranks()

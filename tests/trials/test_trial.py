@@ -23,14 +23,16 @@ import thalweg as tw
 from tests.trials import planted
 from tests.trials.planted import regression
 from thalweg.cli import app
+from thalweg.collectives import ALONE, Ranks
 from thalweg.demo import try_out
 from thalweg.tasks.digits import digits_task, train
-from thalweg.trials.cells import CellStore
+from thalweg.trials.cells import CellStore, Training, dealt
 from thalweg.trials.ground import make_ground
 from thalweg.trials.plan import Plan, make_plan
 from thalweg.trials.run import TrialResult, load_trial, trial
 from thalweg.trials.samples import Samples, refuse_overlap
-from thalweg.trials.stages import Stages, lowest
+from thalweg.trials.stages import Stages
+from thalweg.trials.step_sizes import lowest
 from thalweg.trials.training import Cell, run_cell
 from thalweg.trials.verdict import differences, hopeless, verdicts
 
@@ -422,19 +424,28 @@ def test_a_killed_trial_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cell_is_run_again(tmp_path: Path) -> None:
-    store, made = CellStore(tmp_path), []
+    store, made, one = CellStore(tmp_path), [], Training("a", 1, 0.5, "judging", (8,))
 
-    def run() -> Cell:
-        made.append(1)
+    def run(training: Training) -> Cell:
+        made.append(training)
         return cell("a", 1, 0.5)
 
-    assert store.get(("a", 1), run) == cell("a", 1, 0.5)
+    assert store.get(one, run) == cell("a", 1, 0.5)
     (path,) = tmp_path.glob("*.json")
-    assert CellStore(tmp_path).get(("a", 1), run) == cell("a", 1, 0.5)
-    assert len(made) == 1
+    assert CellStore(tmp_path).get(one, run) == cell("a", 1, 0.5)
+    assert made == [one]
     path.write_text(path.read_text()[:-9])
-    CellStore(tmp_path).get(("a", 1), run)
+    CellStore(tmp_path).get(one, run)
     assert len(made) == 2
+
+
+def test_trainings_are_dealt_out_by_seed_and_each_once() -> None:
+    seeds = [1, 1, 2, 2, 3, 3]
+    parts = [dealt(seeds, Ranks(2, rank)) for rank in range(2)]
+    assert parts == [[0, 1, 4, 5], [2, 3]]
+    parts = [dealt(seeds, Ranks(4, rank)) for rank in range(4)]  # fewer seeds than ranks: one by one
+    assert parts == [[0, 4], [1, 5], [2], [3]]
+    assert dealt(seeds, ALONE) == list(range(6))
 
 
 def test_planning_again_takes_no_verdict_away(tmp_path: Path) -> None:

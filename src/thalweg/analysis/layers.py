@@ -10,15 +10,17 @@ from collections.abc import Callable
 
 from thalweg.directions import Directions
 from thalweg.errors import InputError
+from thalweg.operators.base import Operator
 from thalweg.operators.hessian import GradientGraphs, HessianOperator
 from thalweg.problem import Problem
+from thalweg.sharded import ShardedProblem
 from thalweg.solvers.lanczos import Certificate, eigenpairs, pass_on_interrupt
 from thalweg.space import Layer
 from thalweg.tables import Table
 
 
 def layer_spectra(
-    problem: Problem,
+    problem: Problem | ShardedProblem,
     k: int = 1,
     *,
     whole: Directions | None = None,
@@ -34,7 +36,7 @@ def layer_spectra(
     Each block's search begins at the network's eigenvectors, as far as they lie in the layer, with a random part.
 
     Args:
-        problem: model, loss and data.
+        problem: model, loss and data; a sharded model's blocks start at random and share no graphs.
         k: largest eigenvalues of each layer; a layer with fewer parameters gives as many as it has.
         whole: eigenpairs of the whole network, where they are known already; computed otherwise.
         tol: relative residual to stop at.
@@ -53,9 +55,8 @@ def layer_spectra(
     """
     if k < 1:
         raise InputError(f"k={k}: ask for at least one eigenvalue of each layer")
-    graphs = graphs or problem.graphs(memory_budget)
+    operator, block_of = _operators(problem, graphs, memory_budget)
     if whole is None:
-        operator = HessianOperator(graphs)
         whole = eigenpairs(operator, min(k, operator.shape[0]), tol=tol, seed=seed, certify=certify)
     pass_on_interrupt(whole)
     assert whole.values is not None
@@ -66,8 +67,8 @@ def layer_spectra(
     for number, layer in enumerate(layers):
         if progress is not None:
             progress(layer.name, number + 1, len(layers))
-        block = HessianOperator(graphs, only(layer.name))
-        start = _start(whole, layer)
+        block = block_of(only(layer.name))
+        start = _start(whole, layer) if isinstance(problem, Problem) else None
         pairs = eigenpairs(block, min(k, layer.size), tol=tol, seed=seed, certify=certify, start=start)
         pass_on_interrupt(pairs)
         assert pairs.values is not None
@@ -95,6 +96,17 @@ def layer_spectra(
         }
     )
     return Table.of(records)
+
+
+def _operators(
+    problem: Problem | ShardedProblem, graphs: GradientGraphs | None, memory_budget: int | None
+) -> tuple[Operator, Callable[[Callable[[str], bool]], Operator]]:
+    """The whole Hessian, and what makes the block of a layer beside it."""
+    if isinstance(problem, ShardedProblem):
+        near = problem.hessian()
+        return near, lambda layers: problem.hessian(layers, near=near)
+    there = graphs or problem.graphs(memory_budget)
+    return HessianOperator(there), lambda layers: HessianOperator(there, layers)
 
 
 def _start(whole: Directions, layer: Layer) -> Directions | None:

@@ -21,6 +21,7 @@ from thalweg.cli.base import (
     shows,
     speaker,
 )
+from thalweg.collectives import first_rank, ranks
 from thalweg.show.trial_text import plan_text, trial_text
 from thalweg.tasks.loading import load_task, parse_settings
 
@@ -84,9 +85,11 @@ def trial_command(
 
     found = up_to("pilot" if not yes else stage)
     if stage != "pilot" and not yes and found.data["next"]["affordable"]:
-        print(plan_text(found.data), file=sys.stderr)
-        if not sys.stdin.isatty() or not typer.confirm("go on?", err=True):
-            print("thalweg: the pilot is done and kept; go on with --yes", file=sys.stderr)
+        if first_rank():
+            print(plan_text(found.data), file=sys.stderr)
+        if ranks().size > 1 or not sys.stdin.isatty() or not typer.confirm("go on?", err=True):
+            if first_rank():
+                print("thalweg: the pilot is done and kept; go on with --yes", file=sys.stderr)
             raise typer.Exit(2)
         found = up_to(stage)
     show_result(dict(found.data), as_json, trial_text)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from thalweg.described import Part
 from thalweg.recording import products
 from thalweg.rows import Rows
 from thalweg.space import Layer, ParameterSpace
@@ -55,10 +56,8 @@ class TrajectoryRows(Rows):
 
     @property
     def freedom(self) -> tuple[int, ...] | None:
-        """Of a sketched run, how many numbers stand for each layer: no more than the sketch's width."""
-        if self.trajectory.sketch is None:
-            return None
-        return tuple(layer.size for layer in self.trajectory.columns.layers)
+        """Of a sketched run, how many numbers stand for each layer."""
+        return self.trajectory.freedom
 
     @property
     def columns(self) -> slice:
@@ -84,12 +83,12 @@ class TrajectoryRows(Rows):
         if self.trajectory.sketch is not None:
             rebuilt = self._rebuilt(weights)
             return rebuilt[0] if coefficients.ndim == 1 else rebuilt
-        out = torch.zeros(len(weights), self.space.size, dtype=self.dtype)
-        used = weights.any(dim=0).nonzero()[:, 0]
-        if len(used):
-            first, last = int(used[0]), int(used[-1]) + 1
-            products.combine(self.trajectory.stream(self.columns, first, last), weights[:, first:last], out)
+        out = self.trajectory.combined(weights, self.layer)
         return out[0] if coefficients.ndim == 1 else out
+
+    def part(self) -> tuple[Tensor, Part] | None:
+        """What this rank has of the rows, where ranks hold parts of the updates."""
+        return self.trajectory.parts_of_rows(self.coefficients, self.layer)
 
     def _rebuilt(self, weights: Tensor) -> Tensor:
         vectors, shares = self.trajectory.rebuild(weights, self.layer)

@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from thalweg.described import Part
 from thalweg.directions import Directions
 from thalweg.errors import InputError
 from thalweg.recording import products
@@ -173,14 +174,41 @@ class Trajectory(Record):
         Raises:
             InputError: if the vectors have another length than the updates.
         """
-        if vectors.shape[-1] != self.space.size or vectors.ndim not in (1, 2):
-            raise InputError(
-                f"directions of shape {tuple(vectors.shape)} against updates of length {self.space.size}; give (k, P)"
-            )
+        self.check_length(vectors)
         last = len(self) if last is None else last
         vectors = vectors.detach().reshape(-1, self.space.size)
         vectors = vectors if self.sketch is None else self.sketch.of(vectors)
         return products.inner(self.stream(columns, first, last), vectors, last - first)
+
+    def check_length(self, vectors: Tensor) -> None:
+        """Raise an InputError unless the vectors, `(k, P)` or `(P,)`, are as long as the updates."""
+        if vectors.shape[-1] != self.space.size or vectors.ndim not in (1, 2):
+            raise InputError(
+                f"directions of shape {tuple(vectors.shape)} against updates of length {self.space.size}; give (k, P)"
+            )
+
+    def combined(self, coefficients: Tensor, layer: str | None) -> Tensor:
+        """`C U` in one pass over the file, in the run's dtype: float64 `(j, T)` gives `(j, P)`.
+
+        Args:
+            coefficients: C.
+            layer: this layer's entries only; zero elsewhere.
+        """
+        out = torch.zeros(len(coefficients), self.space.size, dtype=self.dtype)
+        used = coefficients.any(dim=0).nonzero()[:, 0]
+        if len(used):
+            first, last = int(used[0]), int(used[-1]) + 1
+            products.combine(self.stream(self.columns_of(layer), first, last), coefficients[:, first:last], out)
+        return out
+
+    def parts_of_rows(self, coefficients: Tensor, layer: str | None) -> tuple[Tensor, Part] | None:
+        """What this rank has of `C U`, where ranks hold parts of the updates; else None."""
+        return None
+
+    @property
+    def freedom(self) -> tuple[int, ...] | None:
+        """Of a sketched run, how many numbers stand for each layer: no more than the sketch's width."""
+        return None if self.sketch is None else tuple(layer.size for layer in self.columns.layers)
 
     # -- the Gram matrix -----------------------------------------------------------------------------------
 

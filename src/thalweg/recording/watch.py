@@ -117,6 +117,8 @@ def watch(
     beside = 2 * sum(buffer.nbytes for buffer in model.buffers())
     forecast = Forecast(space, Keeping(), every, dtype.itemsize, rows, beside, moments, limit, steps)
     forecast = choose(forecast, keep, sketch_width)
+    if own is not None:  # so that the errors of the parts' sketches are not alike
+        forecast = forecast.kept(replace(forecast.keeping, seed=own.rank))
     least = int(forecast.least_bytes + forecast.keeping.row_bytes(space, dtype.itemsize))
     if limit is not None and limit < least:
         raise InputError(f"budget={budget!r} does not hold one row of {space.size:,} weights; give {least:,} or more")

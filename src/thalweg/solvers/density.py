@@ -224,9 +224,11 @@ def spectral_density(
     if steps < 1:
         raise InputError(f"steps={steps} is not a positive number; 80 is usual")
     steps = min(steps, size)
-    need = (steps + 1) * size * operator.dtype.itemsize
+    need = (steps + 1) * operator.width * operator.dtype.itemsize
     if need > free_memory(operator.device):
-        raise InputError(f"a basis of {steps + 1} vectors of {size:,} takes {need / 2**30:.2f} GiB; lower steps")
+        raise InputError(
+            f"a basis of {steps + 1} vectors of {operator.width:,} takes {need / 2**30:.2f} GiB; lower steps"
+        )
     generator = as_generator(seed)
     nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
     matvecs = 0

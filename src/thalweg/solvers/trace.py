@@ -28,9 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.collectives import Ranks
 from thalweg.directions import as_generator
 from thalweg.errors import InputError
-from thalweg.operators.base import Operator
+from thalweg.operators.base import Operator, all_finite
 from thalweg.progress import Progress, Tell, shown
 from thalweg.sums import inner_products, pieces
 from thalweg.tables import Table, Tabular, quantities
@@ -69,7 +70,7 @@ def trace(
     """The trace of a symmetric operator, with a standard error, by XTrace.
 
     The error falls as 1/n for n = matvecs / 2 where Hutchinson's falls as 1/√n, and much faster where the spectrum
-    decays. Holds three arrays of n vectors of length P.
+    decays. Holds three arrays of n vectors of length P; of several ranks each holds its entries of them.
 
     Args:
         operator: `problem.hessian()`, or any `Operator`.
@@ -108,25 +109,26 @@ def _leave_one_out(
     operator: Operator, count: int, generator: torch.Generator, tell: Tell | None
 ) -> tuple[Tensor, float]:
     """The estimates t_i, float64 `(count,)`, and the rounding of the products in them."""
-    size = operator.shape[0]
-    tests = torch.empty(count, size, dtype=operator.dtype, device=operator.device)
+    size, ranks = operator.shape[0], operator.ranks
+    tests = torch.empty(count, operator.width, dtype=operator.dtype, device=operator.device)
     for row in tests:
-        row.copy_(torch.randn(size, generator=generator, dtype=torch.float64))
+        row.copy_(operator.draw(generator))
     images = _products(operator, tests, 0, 2 * count, tell)
-    basis, inside = _orthonormal(images)
+    basis, inside = _orthonormal(images, ranks)
     del images
     rank = basis.shape[0]
     products = _products(operator, basis, count, count + rank, tell)
     drop, lost = _left_out(inside)
-    overlaps, core = inner_products(basis, tests), inner_products(basis, products)
+    overlaps, core = ranks.sum(inner_products(basis, tests)), ranks.sum(inner_products(basis, products))
     shares = overlaps - drop * (drop * overlaps).sum(dim=0)  # columns: coefficients of Q_i Q_iᵀ w_i in Q
     quadratic, squared = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    for span in pieces(size):
+    for span in pieces(operator.width):
         rows, shifted = basis[:, span].double().cpu(), products[:, span].double().cpu()
         outside = tests[:, span].double().cpu() - shares.T @ rows  # u_i
         moved = inside.T @ rows - shares.T @ shifted  # H u_i = H w_i − H Q c_i
         quadratic += (outside * moved).sum(dim=1)
         squared += (outside * outside).sum(dim=1)
+    quadratic, squared = ranks.sum(quadratic), ranks.sum(squared)
     captured = torch.trace(core) - (drop * (core @ drop)).sum(dim=0)  # tr(Q_iᵀ H Q_i)
     left = (size - rank + lost.double()) / squared.clamp(min=torch.finfo(torch.float64).tiny)
     samples = captured + torch.where(squared > 0, quadratic * left, torch.zeros_like(left))
@@ -139,14 +141,23 @@ def _rounding(operator: Operator, entries: Tensor) -> float:
     return precision * float(torch.linalg.vector_norm(entries))
 
 
-def _orthonormal(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal rows `(r, P)` that span the given rows, and `Qᵀ Y` `(r, n)`; r is the numerical rank."""
+def _orthonormal(images: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """Orthonormal rows `(r, P)` that span the given rows, and `Qᵀ Y` `(r, n)`; r is the numerical rank.
+
+    Where each rank has its entries of the rows: the triangles of the ranks' own factors, one below the other, are
+    factored once more (TSQR; Demmel, Grigori, Hoemmen and Langou 2012), and what decides is the first rank's.
+    """
     frame, triangle = torch.linalg.qr(images.T)
-    left, sizes, right = torch.linalg.svd(triangle.double().cpu())
+    triangle = triangle.double().cpu()
+    triangles = ranks.gathered(triangle)
+    joint, triangle = torch.linalg.qr(torch.cat(triangles))
+    place = sum(len(one) for one in triangles[: ranks.rank])
+    left, sizes, right = torch.linalg.svd(triangle)
+    joint, left, sizes, right = ranks.gathered((joint, left, sizes, right))[0]
     floor = 10 * len(sizes) * torch.finfo(images.dtype).eps * float(sizes[0])
     rank = int((sizes > floor).sum())
-    basis = left[:, :rank].T.to(frame) @ frame.T
-    return basis, sizes[:rank, None] * right[:rank]
+    own = joint[place : place + len(triangles[ranks.rank])] @ left[:, :rank]
+    return own.T.to(frame) @ frame.T, sizes[:rank, None] * right[:rank]
 
 
 def _left_out(inside: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,11 +174,11 @@ def _left_out(inside: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _products(operator: Operator, rows: Tensor, before: int, planned: int, tell: Tell | None) -> Tensor:
-    """Products with the rows, after `before` others of those planned."""
+    """Products with the rows, after `before` others of those planned; of each this rank's entries."""
     out = torch.empty_like(rows)
     for index, row in enumerate(rows):
-        product = operator.matvec(row)
-        if not bool(torch.isfinite(product).all()):
+        product = operator.part_of_product(row)
+        if operator.ranks.add_up([float(all_finite(product))])[0] < operator.ranks.size:
             raise InputError(
                 f"product {before + index + 1} of the operator is not finite; check the loss at these weights"
             )
@@ -180,9 +191,9 @@ def _products(operator: Operator, rows: Tensor, before: int, planned: int, tell:
 def _diagonal(operator: Operator, tell: Tell | None) -> Tensor:
     """All diagonal entries, float64 `(P,)`, by a product each."""
     size = operator.shape[0]
+    places = operator.layout.take(torch.arange(size))
     entries = []
     for index in range(size):
-        unit = torch.zeros(1, size, dtype=operator.dtype, device=operator.device)
-        unit[0, index] = 1.0
-        entries.append(_products(operator, unit, index, size, tell)[0, index].double().cpu())
+        unit = (places == index)[None].to(dtype=operator.dtype, device=operator.device)
+        entries.append(operator.ranks.sum((unit * _products(operator, unit, index, size, tell)).double().cpu().sum()))
     return torch.stack(entries)

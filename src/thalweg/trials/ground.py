@@ -84,6 +84,16 @@ class Ground:
         return self.training.gradient()
 
     @cached_property
+    def apart(self) -> Ground:
+        """The same, which this rank works on by itself; what was found by then is taken along."""
+        if self.training.share.ranks.alone:
+            return self
+        other = copy.copy(self)
+        for name in ("training", "tuning", "judging"):
+            setattr(other, name, getattr(self, name).undivided())
+        return other
+
+    @cached_property
     def samples(self) -> Samples:
         """The training data, to draw batches from."""
         return Samples(self.task.train, self.batch)
@@ -139,9 +149,9 @@ class Ground:
         """What start and data are, in a few letters each."""
         return {
             "start": f"{fingerprint(self.start):08x}",
-            "train": _print(self.training),
-            "tuning": _print(self.tuning),
-            "judging": _print(self.judging),
+            "train": _print(self.training.undivided()),
+            "tuning": _print(self.tuning.undivided()),
+            "judging": _print(self.judging.undivided()),
         }
 
 

@@ -107,8 +107,10 @@ def trial(
     Every arm begins at the same weights and sees the same batches; its step size is tuned on one half of the held-out
     data and it is judged on the other, on seeds that nothing was tuned on. What was run is kept and not run again.
 
+    Under `torchrun` the trainings are dealt out over the ranks, all of a seed to one, each of which works by itself.
+
     Args:
-        task: with an optimizer and held-out data.
+        task: with an optimizer and held-out data; the same on every rank.
         arms: `updates:10`, `eigenvectors:10`, `layers:top:2` and so on, see `thalweg.trials.arms`.
         run: a recorded run: arms begin at its weights, and components and drift come from it.
         stage: the last stage to run: "pilot", "confirm" or "full".
@@ -143,12 +145,15 @@ def trial(
     before = None if old is None else _old_ground(old, ground, seed)
     plan = make_plan(ground, arms, state=state, **settings)
     folder = Path(out) if out is not None else None if opened is None else opened.folder / "trials" / plan.hash
+    ranks = ground.training.share.ranks
+    ranks.agree(plan.hash, "the trial's plan")
     stages = Stages(plan, ground, CellStore(None if folder is None else folder / "cells"), before, say, tell)
     data = _run(stages, stage, budget, folder)
     data["command"] = command
     result = TrialResult(finite(data))
-    if opened is not None and not _outdone(opened, data):
+    if opened is not None and ranks.rank == 0 and not _outdone(opened, data):
         opened.save(RESULT, data)
+    ranks.wait()
     return result
 
 
@@ -182,7 +187,8 @@ def _old_ground(old: Task, ground: Ground, seed: int) -> Ground:
 
 def _run(stages: Stages, last: Stage, budget: float | None, folder: Path | None) -> dict[str, Any]:
     plan = stages.plan
-    _keep_plan(plan, folder)
+    if stages.ranks.rank == 0:
+        _keep_plan(plan, folder)
     pilots = stages.pilot()
     data: dict[str, Any] = {
         "format": FORMAT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,10 +13,11 @@ from scipy import stats
 
 from thalweg.directions import layer_matched_directions
 from thalweg.trials.arms import make_way
-from thalweg.trials.cells import CellStore
+from thalweg.trials.cells import CellStore, Training
 from thalweg.trials.effects import all_powers, effect, seeds_needed
 from thalweg.trials.ground import Ground
 from thalweg.trials.plan import AROUND, FULL_STAGE, Plan, Stage
+from thalweg.trials.step_sizes import FLAT, Search, Tuned, lowest
 from thalweg.trials.training import Cell, Split, run_cell
 from thalweg.trials.verdict import Cells, Verdict, differences, hopeless, start_loss, verdicts
 
@@ -28,27 +29,8 @@ UNSURE = 0.8
 OWN = 500_000
 """What is added to a replicate's seed for the seed on which its step size is tuned."""
 
-FLAT = 1e-3
-"""Of the loss at the start: differences between step sizes that are no reason to extend the grid."""
-
 STIFF_DRAWS = 20
 """Layer-matched directions whose curvature an arm's is held against."""
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The step size of an arm.
-
-    Attributes:
-        factor: of the task's learning rates.
-        tried: mean loss on the tuning half by factor; None where it diverged.
-        edge: whether the best one still was at the edge, and clearly better than its neighbour, when the grid was not
-            extended any further.
-    """
-
-    factor: float
-    tried: dict[float, float | None]
-    edge: bool
 
 
 @dataclass(frozen=True)
@@ -82,6 +64,8 @@ class Stages:
         old: an earlier task that is evaluated beside it.
         say: called with a line for each part.
         tell: called with the cells done and to be done in a part.
+
+    Where several ranks work together each trains a share of the cells by itself, and all get all of them.
     """
 
     def __init__(
@@ -94,37 +78,25 @@ class Stages:
         tell: Callable[[int, int], None] | None = None,
     ) -> None:
         self.plan, self.ground, self.store, self.old = plan, ground, store, old
+        self.ranks = ground.training.share.ranks
         self.say = say or (lambda line: None)
         self.tell = tell or (lambda done, planned: None)
         self.tuned: dict[str, Tuned] = {}
 
     def tune(self) -> dict[str, Tuned]:
         """The step size of every arm and control, by the mean loss on the tuning half."""
-        names = self.plan.names
-        for number, name in enumerate(names):
-            self.tell(number, len(names))
-            if name not in self.tuned:
-                self.tuned[name] = self._tuned(name)
+        plan, flat = self.plan, FLAT * abs(self.ground.tuning.loss())
+        searches = {name: Search(plan.grid, plan.extensions, flat) for name in plan.names if name not in self.tuned}
+        while searches:
+            pairs = [(name, factor) for name, search in searches.items() for factor in search.wanted]
+            self._run([self._end("pilot", name, seed, factor) for seed in plan.tuning for name, factor in pairs])
+            for name, search in list(searches.items()):
+                search.take({factor: self._mean(name, factor) for factor in search.wanted})
+                if search.found is not None:
+                    self.tuned[name] = search.found
+                    del searches[name]
+        self.tuned = {name: self.tuned[name] for name in plan.names}
         return self.tuned
-
-    def _tuned(self, name: str) -> Tuned:
-        factors, tried = list(self.plan.grid), {}
-        for extension in range(self.plan.extensions + 1):
-            for factor in factors:
-                if factor not in tried:
-                    tried[factor] = self._mean(name, factor)
-            best = min(tried, key=lambda factor: (tried[factor], factor))
-            at_edge = best in (factors[0], factors[-1])
-            if at_edge and self._flat(factors, tried, best):
-                at_edge = False
-            if not at_edge or extension == self.plan.extensions:
-                break
-            if best == factors[0]:
-                factors.insert(0, factors[0] ** 2 / factors[1])
-            else:
-                factors.append(factors[-1] ** 2 / factors[-2])
-        shown = {factor: loss if math.isfinite(loss) else None for factor, loss in sorted(tried.items())}
-        return Tuned(best, shown, at_edge)
 
     def factor(self, stage: Stage, name: str, seed: int) -> float:
         """The step size of one replicate: tuned again around the arm's, on a seed that only this replicate uses.
@@ -134,43 +106,62 @@ class Stages:
         logarithm of the factor. They reach half way to the grid's neighbours: twice as far, now and then a single seed
         chose a step far too large, and 95 % intervals held 92 % of what they should instead of 94 %.
         """
+        around = self._around(name)
+        losses = [self._loss(self._end(stage, name, seed + OWN, factor)) for factor in around]
+        return lowest(around, losses)
+
+    def _around(self, name: str) -> tuple[float, ...]:
         middle, grid = self.tuned[name].factor, self.plan.grid
         ratio = (grid[-1] / grid[-3]) ** 0.25
-        around = (middle / ratio, middle, middle * ratio)
-        losses = [self._end(stage, name, seed + OWN, factor) for factor in around]
-        return lowest(around, [math.inf if loss is None else loss for loss in losses])
-
-    def _flat(self, factors: Sequence[float], tried: Mapping[float, float], best: float) -> bool:
-        """Whether the grid's edge is hardly better than its neighbour, so that going on would change nothing."""
-        beside = factors[1] if best == factors[0] else factors[-2]
-        return tried[beside] - tried[best] < FLAT * abs(self.ground.tuning.loss())
+        return middle / ratio, middle, middle * ratio
 
     def _mean(self, name: str, factor: float) -> float:
-        losses = [self._end("pilot", name, seed, factor) for seed in self.plan.tuning]
-        return math.fsum(losses) / len(losses) if None not in losses else math.inf  # type: ignore[arg-type]
+        losses = [self._loss(self._end("pilot", name, seed, factor)) for seed in self.plan.tuning]
+        return math.fsum(losses) / len(losses) if math.inf not in losses else math.inf
 
-    def _end(self, stage: Stage, name: str, seed: int, factor: float) -> float | None:
-        """The loss on the tuning half after the last step, and nowhere else."""
-        return self.cell(stage, name, seed, factor, "tuning", self.plan.marks(stage)[-1:]).loss
+    def _loss(self, training: Training) -> float:
+        loss = self.cell(training).loss
+        return math.inf if loss is None else loss
 
-    def cell(
-        self, stage: Stage, name: str, seed: int, factor: float, split: Split, marks: tuple[int, ...] = ()
-    ) -> Cell:
-        """One training, run if it is not known yet.
+    def _end(self, stage: Stage, name: str, seed: int, factor: float) -> Training:
+        """One that is evaluated on the tuning half after the last step, and nowhere else."""
+        return Training(name, seed, factor, "tuning", self.plan.marks(stage)[-1:])
 
-        Args:
-            stage: whose number of steps it has.
-            name: of the arm or control.
-            seed: of batches and draws.
-            factor: of the learning rates.
-            split: what it is evaluated on.
-            marks: after which steps; the stage's unless given.
-        """
-        marks = marks or self.plan.marks(stage)
-        return self.store.get(
-            (name, seed, factor, split, marks),
-            lambda: run_cell(self.ground, name, seed, factor, marks, split, self.plan.refresh, self.old),
+    def cell(self, training: Training) -> Cell:
+        """One training, run if it is not known yet."""
+        return self.store.get(training, self._train)
+
+    def _train(self, one: Training) -> Cell:
+        return run_cell(
+            self.ground.apart,
+            one.arm,
+            one.seed,
+            one.factor,
+            one.marks,
+            one.split,
+            self.plan.refresh,
+            None if self.old is None else self.old.apart,
         )
+
+    def _run(self, trainings: Sequence[Training]) -> None:
+        """Have all of them run that are not known yet."""
+        if not self.ranks.alone and "apart" not in vars(self.ground):  # what arms need is found by all ranks together
+            for name in self.plan.names:
+                make_way(self.ground, name, torch.Generator().manual_seed(self.plan.seed))
+        self.store.fill(trainings, self._train, self.ranks, self.tell)
+
+    def replicates(
+        self, stage: Stage, names: Sequence[str], seeds: Sequence[int], split: Split
+    ) -> dict[tuple[str, int], Cell]:
+        """Each name on each seed, at step sizes of its own."""
+        pairs = [(name, seed) for seed in seeds for name in names]
+        self._run([self._end(stage, name, seed + OWN, f) for name, seed in pairs for f in self._around(name)])
+        marks = self.plan.marks(stage)
+        chosen = {
+            (name, seed): Training(name, seed, self.factor(stage, name, seed), split, marks) for name, seed in pairs
+        }
+        self._run(list(chosen.values()))
+        return {pair: self.cell(training) for pair, training in chosen.items()}
 
     def pilot(self) -> tuple[Pilot, ...]:
         """Tune, and see on a few seeds how far the arms scatter."""
@@ -178,11 +169,7 @@ class Stages:
         self.tune()
         self.say(f"pilot on {self.plan.pilot_seeds} seeds")
         names, seeds = self.plan.names, self.plan.stage_seeds("pilot")
-        cells: dict[tuple[str, int], Cell] = {}
-        for number, name in enumerate(names):
-            self.tell(number, len(names))
-            for seed in seeds:
-                cells[name, seed] = self.cell("pilot", name, seed, self.factor("pilot", name, seed), "tuning")
+        cells = self.replicates("pilot", names, seeds, "tuning")
         return tuple(self._piloted(cells, name, seeds) for name in self.plan.arms)
 
     def _piloted(self, cells: Cells, name: str, seeds: Sequence[int]) -> Pilot:
@@ -213,18 +200,16 @@ class Stages:
         seeds = plan.stage_seeds(stage)
         done: dict[str, list[int]] = {name: [] for name in alive}
         cells: dict[tuple[str, int], Cell] = {}
-        half = max(2, math.ceil(len(seeds) / 2))
+        half = max(2, math.ceil(len(seeds) / 2)) if plan.futility > 0 else len(seeds)
         self.say(f"{stage}: {len(plan.names_of(alive))} arms and controls on {len(seeds)} fresh seeds")
-        for number, seed in enumerate(seeds):
-            self.tell(number, len(seeds))
-            for name in plan.names_of(alive):
-                cells[name, seed] = self.cell(stage, name, seed, self.factor(stage, name, seed), "judging")
+        for part in (seeds[:half], seeds[half:]):
+            if not part or not alive:
+                continue
+            cells |= self.replicates(stage, plan.names_of(alive), part, "judging")
             for name in alive:
-                done[name].append(seed)
-            if number + 1 == half < len(seeds) and plan.futility > 0:
+                done[name] += part
+            if part is not seeds[half:] and half < len(seeds):
                 alive = [name for name in alive if not hopeless(plan, cells, name, done[name])]
-            if not alive:
-                break
         chosen = plan if arms is None else _only(plan, arms)
         found = verdicts(chosen, cells, done, {name: s for name in chosen.arms if (s := self.stiffness(name))})
         return {
@@ -268,7 +253,7 @@ class Stages:
         return ratio, float(stats.mannwhitneyu(own, control, alternative="greater").pvalue)
 
     def seconds(self, stage: Stage, arms: Sequence[str] | None = None) -> float:
-        """What a stage will take, from what the cells so far took."""
+        """What a stage will take, from what the cells so far took; of several ranks each takes its share."""
         plan = self.plan
         longer = FULL_STAGE if stage == "full" else 1
         walls: dict[str, list[float]] = {}
@@ -277,7 +262,8 @@ class Stages:
                 walls.setdefault(cell.arm, []).append(cell.wall)
         count = self.trainings(stage)
         names = plan.names_of(arms or plan.arms)
-        return sum(float(np.median(walls.get(name, [0.0]))) for name in names) * count * longer
+        at_once = min(self.ranks.size, count)
+        return sum(float(np.median(walls.get(name, [0.0]))) for name in names) * count * longer / at_once
 
     def trainings(self, stage: Stage) -> int:
         """How many trainings a stage needs of each arm and control: of every seed, those that tune it and the one."""
@@ -289,16 +275,6 @@ class Stages:
             "seconds": sum(cell.wall for cell in self.store.cells),
             "gradients": sum(cell.diverged or cell.steps[-1] for cell in self.store.cells),
         }
-
-
-def lowest(factors: Sequence[float], losses: Sequence[float]) -> float:
-    """Where a parabola through three losses at evenly spaced logarithms is lowest, within them."""
-    low, middle, high = losses
-    bend = low - 2 * middle + high
-    if not math.isfinite(bend) or bend <= 0 or not middle <= min(low, high):
-        return factors[int(np.argmin(losses))]
-    shift = (low - high) / (2 * bend)
-    return float(factors[1] * (factors[2] / factors[1]) ** shift)
 
 
 def curves(cells: Cells) -> list[dict[str, Any]]:
