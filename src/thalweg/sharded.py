@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -344,7 +344,7 @@ def reshard(model: nn.Module) -> None:
     """Let every rank hold its rows alone again: the outermost module keeps its weights whole after a forward pass."""
     for module in model.modules():
         if hasattr(module, "reshard"):  # of FSDPModule
-            module.reshard()
+            cast(Any, module).reshard()
 
 
 def row_layout(space: ParameterSpace, parameters: list[Any], count: int) -> Layout:

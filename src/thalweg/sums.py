@@ -14,27 +14,32 @@ from thalweg.errors import InputError
 PIECE = 2**18
 """Entries that are summed in the vectors' own precision at a time."""
 
+GPU_PIECE = 2**21
+"""The same on a GPU, which sums in trees of its own and waits for each piece to be asked for."""
+
 _CHUNK = 2**20
 
 
-def pieces(width: int) -> list[slice]:
-    """The entries of a vector of some width, `PIECE` at a time; one empty piece of none."""
-    return [slice(start, start + PIECE) for start in range(0, max(width, 1), PIECE)]
+def pieces(width: int, device: torch.device | None = None) -> list[slice]:
+    """The entries of a vector of some width, a piece at a time; one empty piece of none."""
+    step = GPU_PIECE if device is not None and device.type == "cuda" else PIECE
+    return [slice(start, start + step) for start in range(0, max(width, 1), step)]
 
 
 def dot(one: Tensor, two: Tensor) -> float:
     """The inner product of two vectors `(P,)`."""
-    return float(total([torch.dot(one[piece], two[piece]) for piece in pieces(len(one))]))
+    return float(total([torch.dot(one[piece], two[piece]) for piece in pieces(len(one), one.device)]))
 
 
 def length(vector: Tensor) -> float:
     """The Euclidean length of a vector `(P,)`."""
-    return float(torch.linalg.vector_norm(_wide([torch.linalg.vector_norm(vector[p]) for p in pieces(len(vector))])))
+    parts = [torch.linalg.vector_norm(vector[piece]) for piece in pieces(len(vector), vector.device)]
+    return float(torch.linalg.vector_norm(_wide(parts)))
 
 
 def times(rows: Tensor, vector: Tensor) -> Tensor:
     """`rows @ vector` for `(k, P)` and `(P,)`: `(k,)`, in the vector's dtype."""
-    return total([rows[:, piece] @ vector[piece] for piece in pieces(len(vector))]).to(vector.dtype)
+    return total([rows[:, piece] @ vector[piece] for piece in pieces(len(vector), vector.device)]).to(vector.dtype)
 
 
 def total(parts: list[Tensor]) -> Tensor:

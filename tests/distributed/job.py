@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import thalweg as tw
 from tests.trials import planted
 from tests.trials.planted import regression
-from thalweg.collectives import ranks
+from thalweg.collectives import Ranks, ranks
 from thalweg.trials.training import run_cell
 
 SIZES = (40, 25, 33, 10, 52)
@@ -36,20 +37,23 @@ LOSS = tw.Loss(
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     made = nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 4)).double()
-    return made.to(torch.device("cuda", own_gpu())) if "ON_GPU" in os.environ else made
+    return made.to(place())
 
 
-def own_gpu() -> int:
-    """Of several ranks each takes one, in turn."""
-    return int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+def place() -> torch.device:
+    """Where this rank works; of several GPUs each takes one, in turn."""
+    if "ON_GPU" not in os.environ:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def data(sizes: tuple[int, ...] = SIZES) -> list[tuple[Tensor, Tensor]]:
     draw = torch.Generator().manual_seed(1)
-    return [
+    batches = [
         (torch.randn(n, 7, generator=draw, dtype=torch.float64), torch.randint(0, 4, (n,), generator=draw))
         for n in sizes
     ]
+    return [(inputs.to(place()), labels.to(place())) for inputs, labels in batches]
 
 
 def measured(problem: tw.Problem, folder: Path) -> dict[str, Any]:
@@ -268,8 +272,9 @@ class Sent(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def sharded(folder: Path) -> dict[str, Any]:
     """A model that is split over the ranks; on one process the exact Hessian of the whole one."""
     together = ranks()
+    split = together.size > 1 or "FORCED" in os.environ
     model = net()
-    if together.size == 1:
+    if not split:
         problem: Any = tw.Problem(model, LOSS, data(FEW))
         gradient = problem.gradient().tolist()
     else:
@@ -286,7 +291,7 @@ def sharded(folder: Path) -> dict[str, Any]:
     hessian = problem.hessian()
     with Sent() as sent:
         problem.gradient()
-    kept = together.size == 1 or bool((first.grad.to_local() == 1).all())
+    kept = not split or bool((first.grad.to_local() == 1).all())
     together.forget()
     pairs = tw.eigenpairs(hessian, 4, certify="complete", tol=1e-4)
     calls = dict(together.calls)
@@ -303,7 +308,7 @@ def sharded(folder: Path) -> dict[str, Any]:
         "about": {name: problem.describe()[name] for name in ("samples", "batches", "weight", "parameters")},
         "calls": calls,
     }
-    if together.size > 1:
+    if split:
         assert torch.equal(problem.weights(), before)
         first.grad = None
         found["gradient_was_kept"] = kept
@@ -320,8 +325,8 @@ def sharded(folder: Path) -> dict[str, Any]:
     found["block"] = (problem.hessian(layers="2") @ torch.linspace(-1, 1, 40, dtype=torch.float64)).tolist()
     for name, keep, steps in (("shards", "exact", 25), ("long", "exact", 84), ("sketched", "sketch", 60)):
         for parameter, value in zip(model.parameters(), net().parameters(), strict=True):
-            spread = parameter.data if together.size == 1 else parameter.data.to_local()
-            span = slice(None) if together.size == 1 else rows_of(parameter)
+            spread = parameter.data.to_local() if split else parameter.data
+            span = rows_of(parameter) if split else slice(None)
             spread.copy_(value.data[span])
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
         recorder = tw.watch(
@@ -387,13 +392,22 @@ def main() -> None:
     parts, folder = sys.argv[1].split(","), Path(sys.argv[2])
     torch.set_num_threads(1)
     if "ON_GPU" in os.environ:
-        torch.cuda.set_device(own_gpu())
+        torch.cuda.set_device(place())
+    if "FORCED" in os.environ:
+        force()
     known = {"same": same, "shared": shared, "few": few, "apart": apart, "failing": failing, "killed": killed,
              "hanging": hanging, "recorded": recorded, "sharded": sharded, "tried": tried}  # fmt: skip
     for part in parts:
         found = known[part](folder)
         together = ranks()
         (folder / f"{part}{together.size}.{together.rank}.json").write_text(json.dumps(found))
+
+
+def force() -> None:
+    """One process that goes every way that several go: how NCCL is tried where there is one GPU."""
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": os.environ["FORCED"]}
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if place().type == "cuda" else "gloo")
+    Ranks.alone = property(lambda self: False)  # type: ignore[assignment, method-assign]
 
 
 def results(folder: Path, part: str, count: int) -> Iterator[dict[str, Any]]:

@@ -274,22 +274,40 @@ def test_a_failing_rank_ends_the_job_with_its_own_words(part: str, words: str, t
     assert not list(tmp_path.glob(f"{part}*.json"))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 1, reason="no GPU was found: NCCL and products on it were not tried")
-@pytest.mark.parametrize("count", [1, 2])
-def test_gpus_give_the_numbers_of_a_processor(ran: Ran, count: int, tmp_path: Path) -> None:
-    """Where there is one GPU two processes share it, which NCCL has to be asked for."""
-    done = job(count, "same,sharded", tmp_path, timeout=400, ON_GPU="1", NCCL_MULTI_RANK_GPU_ENABLE="1")
-    if "Duplicate GPU" in done.stderr:
-        pytest.skip("one GPU, and this NCCL gives it to one process only: NCCL was not tried")
+def agrees(ran: Ran, folder: Path, count: int) -> None:
+    """Whether a job's numbers are those of one process on a processor."""
+    for part, names, tolerance in (
+        ("same", ("loss", "gradient", "hessian", "values", "layers", "trace", "spectra"), 1e-6),
+        ("sharded", ("loss", "gradient", "values", "gram"), 1e-5),
+    ):
+        (alone,) = ran(1, part)[1]
+        for found in results(folder, part, count):
+            for name in names:
+                assert np.allclose(found[name], alone[name], rtol=tolerance, atol=1e-9), name
+
+
+def test_one_process_can_go_the_ways_of_several(ran: Ran, tmp_path: Path) -> None:
+    done = job(1, "same,sharded", tmp_path, timeout=200, FORCED=str(29900 + os.getpid() % 90))
     assert done.returncode == 0, done.stderr[-3000:]
-    (alone,) = ran(1, "same")[1]
-    for found in results(tmp_path, "same", count):
-        for name in ("loss", "gradient", "hessian", "values", "layers", "trace", "spectra"):
-            assert np.allclose(found[name], alone[name], rtol=1e-6, atol=1e-9), name
-    (alone,) = ran(1, "sharded")[1]
-    for found in results(tmp_path, "sharded", count):
-        for name in ("loss", "gradient", "values", "gram"):
-            assert np.allclose(found[name], alone[name], rtol=1e-5, atol=1e-9), name
+    agrees(ran, tmp_path, 1)
+    (found,) = results(tmp_path, "same", 1)
+    assert found["sent"]["all_reduce"] == 8 * (9 * 8 + 4 * 10)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 1, reason="no GPU was found: products there and NCCL were not tried")
+def test_a_gpu_gives_the_numbers_of_a_processor(ran: Ran, tmp_path: Path) -> None:
+    for name, forced in (("plain", {}), ("nccl", {"FORCED": str(29900 + os.getpid() % 90)})):
+        (tmp_path / name).mkdir()
+        done = job(1, "same,sharded", tmp_path / name, timeout=200, ON_GPU="1", **forced)
+        assert done.returncode == 0, done.stderr[-3000:]
+        agrees(ran, tmp_path / name, 1)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs: NCCL between them was not tried")
+def test_two_gpus_give_the_numbers_of_a_processor(ran: Ran, tmp_path: Path) -> None:
+    done = job(2, "same,sharded", tmp_path, timeout=200, ON_GPU="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    agrees(ran, tmp_path, 2)
 
 
 def test_a_mixture_of_shared_and_own_batches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,24 @@ def test_the_projection_is_that_of_the_rounded_rows() -> None:
     assert errors()[1] < 1e-12
 
 
+@pytest.mark.parametrize("storage", ["memory", "bfloat16"])
+def test_long_rows_take_room_as_they_come(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis_module, "_ROOM", 3 * SIZE * 8)
+    rows = Basis(diagonal_operator(OUTLIERS), 200, storage)
+    least = 3 if storage == "memory" else 12
+    for index in range(50):
+        rows.put(index, random_vector(SIZE, index))
+        assert len(rows) <= index + least  # never more than a block beside what is needed, and nothing is moved
+    blocks = [block.data_ptr() for block in rows._blocks]
+    rows.put(50, random_vector(SIZE, 50))
+    assert [block.data_ptr() for block in rows._blocks][: len(blocks)] == blocks
+    whole = torch.stack([random_vector(SIZE, index) for index in range(51)])
+    assert torch.equal(rows.held(51), whole.to(rows.held(1).dtype))
+    other = Basis(diagonal_operator(OUTLIERS), 200, storage)
+    other.load(rows.held(51))
+    assert torch.equal(other.held(51), rows.held(51))
+
+
 # -- disk ------------------------------------------------------------------------------------------------------
 
 
@@ -210,8 +228,10 @@ def test_a_full_disk_is_said_before_it_kills(tmp_path: Path, monkeypatch: pytest
 # -- both ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("room", [2**29, 2 * 600_000 * 4])
 @pytest.mark.parametrize("storage", ["memory", "bfloat16", "disk"])
-def test_the_rows_combine_and_rotate(storage: str) -> None:
+def test_the_rows_combine_and_rotate(storage: str, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basis_module, "_ROOM", room)  # in one block, or in blocks of two rows
     operator = FunctionOperator(lambda v: v, 600_000, torch.float32)  # more than one chunk
     rows = Basis(operator, 9, storage)
     for index in range(5):

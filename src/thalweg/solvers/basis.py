@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,8 @@ Storage = Literal["memory", "bfloat16", "disk"]
 STORAGES: tuple[Storage, ...] = ("memory", "bfloat16", "disk")
 
 _FIRST_ROWS = 64
+_ROOM = 2**29
+"""Bytes of a block of rows that is taken at once, or one row."""
 
 
 class Basis:
@@ -34,7 +37,7 @@ class Basis:
 
     Args:
         operator: whose P, dtype and place the rows have.
-        most: how many rows may come to be held; room is taken as they come.
+        most: how many rows may come to be held; room is taken as they come, in blocks.
         storage: "memory", "bfloat16" or "disk".
         folder: for the file of "disk"; the system's temporary folder unless given. The file has no name there, so
             that nothing is left behind by a process that is killed (on Windows it is removed at the end).
@@ -52,30 +55,33 @@ class Basis:
         self._file = tempfile.TemporaryFile(dir=folder) if storage == "disk" else None  # noqa: SIM115 - as long as self
         if self._file is not None:
             weakref.finalize(self, self._file.close)
-        self._rows = self._allocated(min(most, _FIRST_ROWS))
+        self._blocks: list[Tensor] = []
+        self._grow(_FIRST_ROWS)
 
     def __len__(self) -> int:
-        return self._rows.shape[0]
+        return sum(len(block) for block in self._blocks)
 
     def row(self, index: int) -> Tensor:
         """Row `index` `(P,)` as it is held; a view where that is possible."""
-        return self._rows[index].to(dtype=self.dtype, device=self.device)
+        return self._at(index).to(dtype=self.dtype, device=self.device)
 
     def put(self, index: int, vector: Tensor) -> None:
         """Hold a vector `(P,)` as row `index`, at most the first one that is not held yet."""
         if index == len(self):
-            self._grow(min(2 * index, self.most))
-        self._rows[index].copy_(vector)
+            self._grow(2 * index)
+        self._at(index).copy_(vector)
 
     def held(self, count: int) -> Tensor:
-        """The first `count` rows in the dtype that they are held in: a view `(count, P)`."""
-        return self._rows[:count]
+        """The first `count` rows in the dtype that they are held in, on the CPU: `(count, P)`."""
+        return torch.cat([block[: max(count - first, 0)].cpu() for first, block in self._numbered()])
 
     def load(self, rows: Tensor) -> None:
         """Hold these rows `(n, P)`, of the dtype of `held`, from the first on."""
-        if rows.shape[0] > len(self):
-            self._grow(min(max(rows.shape[0], _FIRST_ROWS), self.most))
-        self._rows[: rows.shape[0]].copy_(rows)
+        while len(self) < len(rows):
+            self._grow(len(rows))
+        for first, block in self._numbered():
+            part = rows[first : first + len(block)]
+            block[: len(part)].copy_(part)
 
     def inner(self, vector: Tensor, count: int) -> Tensor:
         """Inner products of the first `count` rows with a vector: `(count,)`."""
@@ -90,22 +96,23 @@ class Basis:
     def _inner(self, vector: Tensor, count: int) -> Tensor:
         if not (count and self.width):
             return torch.zeros(count, dtype=torch.float64, device=vector.device)
-        return total([self._part(count, span) @ vector[span] for span in pieces(self.width)])
+        spans = pieces(self.width, self.device)
+        return total([torch.cat([rows @ vector[span] for _, rows in self._parts(count, span)]) for span in spans])
 
     def without(self, vector: Tensor, coefficients: Tensor) -> Tensor:
         """The vector less the rows times their coefficients `(count,)`: `(P,)`."""
-        count = len(coefficients)
-        out = torch.empty_like(vector)
-        for span in pieces(self.width):
-            torch.addmv(vector[span], self._part(count, span).T, coefficients, alpha=-1, out=out[span])
+        out = vector.clone()
+        for span in pieces(self.width, self.device):
+            for first, rows in self._parts(len(coefficients), span):
+                out[span].addmv_(rows.T, coefficients[first : first + len(rows)], alpha=-1)
         return out
 
     def combine(self, mix: np.ndarray) -> Tensor:
         """The rows `mix.T @ rows` for columns `(count, n)`: `(n, P)`."""
         weights = self._weights(mix)
         out = torch.empty(weights.shape[0], self.width, dtype=self.dtype, device=self.device)
-        for span in pieces(self.width):
-            out[:, span] = weights @ self._part(weights.shape[1], span)
+        for span in pieces(self.width, self.device):
+            out[:, span] = self._mixed(weights, span)
         return out
 
     def rotate(self, mix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,38 +123,65 @@ class Basis:
             are with each other, float64 `(n, n)` each; empty for the other kinds.
         """
         weights = self._weights(mix)
-        count, before = weights.shape
+        count = len(weights)
         side = count if self.rounded else 0
         meant, kept = np.zeros((side, side)), np.zeros((side, side))
-        for span in pieces(self.width):
-            exact = weights @ self._part(before, span)
-            self._rows[:count, span] = exact.to(self._rows)
+        for span in pieces(self.width, self.device):
+            exact = self._mixed(weights, span)
+            for first, block in self._numbered():
+                part = exact[first : first + len(block)]
+                block[: len(part), span] = part.to(block)
             if self.rounded:
-                now = self._part(count, span).double()
+                now = torch.cat([rows for _, rows in self._parts(count, span)]).double()
                 meant += (exact.double() @ now.T).cpu().numpy()
                 kept += (now @ now.T).cpu().numpy()
         if self.rounded and not self.ranks.alone:
             meant, kept = self.ranks.sum(torch.from_numpy(np.stack([meant, kept]))).numpy()
         return meant, kept
 
+    def _mixed(self, weights: Tensor, span: slice) -> Tensor:
+        """`weights @ rows` over some entries: `(n, count)` gives `(n, entries)`."""
+        n, count = weights.shape
+        parts = [weights[:, i : i + len(rows)] @ rows for i, rows in self._parts(count, span)]
+        if not parts:
+            return weights.new_zeros(n, len(range(self.width)[span]))
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
+
     def _weights(self, mix: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(mix.T)).to(dtype=self.dtype, device=self.device)
 
-    def _part(self, count: int, span: slice) -> Tensor:
-        return self._rows[:count, span].to(dtype=self.dtype, device=self.device)
+    def _parts(self, count: int, span: slice) -> Iterator[tuple[int, Tensor]]:
+        """Some entries of the first `count` rows, block by block: the number of the first row, and the rows."""
+        for first, block in self._numbered():
+            if first < count:
+                yield first, block[: count - first, span].to(dtype=self.dtype, device=self.device)
+
+    def _numbered(self) -> Iterator[tuple[int, Tensor]]:
+        """The blocks with the numbers of their first rows."""
+        first = 0
+        for block in self._blocks:
+            yield first, block
+            first += len(block)
+
+    def _at(self, index: int) -> Tensor:
+        return next(block[index - first] for first, block in self._numbered() if index < first + len(block))
 
     def _grow(self, rows: int) -> None:
+        """Take room for up to so many rows in all. A file grows; in memory nothing is moved, a block is added."""
+        rows = min(rows, self.most)
         if self._file is not None:
-            self._rows = self._allocated(rows)  # the same file, longer
+            self._blocks = [self._allocated(rows)]  # the same file, longer
             return
-        grown = self._allocated(rows)
-        grown[: len(self)] = self._rows
-        self._rows = grown
+        fit = max(_ROOM // max(self.width * self._held_as.itemsize, 1), 1)
+        self._blocks.append(self._allocated(min(rows - len(self), fit)))
+
+    @property
+    def _held_as(self) -> torch.dtype:
+        return torch.bfloat16 if self.storage == "bfloat16" else self.dtype
 
     def _allocated(self, rows: int) -> Tensor:
         if self._file is None:
-            dtype = torch.bfloat16 if self.storage == "bfloat16" else self.dtype
-            return torch.empty(rows, self.width, dtype=dtype, device=self.device)
+            return torch.empty(rows, self.width, dtype=self._held_as, device=self.device)
         length = rows * self.width * self.dtype.itemsize
         try:  # take the room now: a full disk found while writing to a mapping kills the process
             if hasattr(os, "posix_fallocate"):

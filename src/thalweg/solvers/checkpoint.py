@@ -96,7 +96,7 @@ class Checkpoint:
         assert self._image is not None
         rows = space.size + max(space.waiting, 0 if space.exhausted else 1)
         tensors = {
-            "rows": space.rows.held(rows).cpu().contiguous(),
+            "rows": space.rows.held(rows).contiguous(),
             "projection": torch.as_tensor(space.projection[: space.size, : space.size]).contiguous(),
             "generator": search.generator.get_state(),
             "image": self._image,

@@ -106,7 +106,7 @@ class KrylovSpace:
 
     @property
     def basis(self) -> Tensor:
-        """The orthonormal rows `(size, P)`, as they are held."""
+        """The orthonormal rows `(size, P)`, as they are held, on the CPU."""
         return self.rows.held(self.size)
 
     @property

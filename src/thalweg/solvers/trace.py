@@ -122,7 +122,7 @@ def _leave_one_out(
     overlaps, core = ranks.sum(inner_products(basis, tests)), ranks.sum(inner_products(basis, products))
     shares = overlaps - drop * (drop * overlaps).sum(dim=0)  # columns: coefficients of Q_i Q_iᵀ w_i in Q
     quadratic, squared = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    for span in pieces(operator.width):
+    for span in pieces(operator.width, operator.device):
         rows, shifted = basis[:, span].double().cpu(), products[:, span].double().cpu()
         outside = tests[:, span].double().cpu() - shares.T @ rows  # u_i
         moved = inside.T @ rows - shares.T @ shifted  # H u_i = H w_i − H Q c_i
