@@ -35,6 +35,9 @@ from thalweg.survey import surveyed
 STEPS = (-4, -3, -2, -1, 0, 1, 2)
 """Powers of four times the usual step that are tried."""
 
+DRAWN = 2**16
+"""Entries of a random vector that one generator draws."""
+
 ROUGH = 0.05
 """Relative error of products from which on an operator is refused."""
 
@@ -247,12 +250,22 @@ class ShardedHessian(Operator):
         return max(self.product_error, super().precision)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """This rank's entries of a random vector, drawn parameter by parameter: no rank holds a whole one."""
-        pieces, spans = [], iter(self.layout.own)
-        for parameter in self.space.parameters:
-            span, whole = next(spans), torch.randn(parameter.size, generator=generator, dtype=torch.float64)
-            pieces.append(whole[span.start - parameter.offset : span.stop - parameter.offset])
-        return torch.cat(pieces).to(dtype=self.dtype, device=self.device)
+        """This rank's entries of a random vector, the same whatever the number of ranks; no rank draws a whole one."""
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        pieces = [self._drawn(seed, span) for span in self.layout.own]
+        return torch.cat(pieces).to(self.device)
+
+    def _drawn(self, seed: int, span: slice) -> Tensor:
+        """Some entries of the vector of a seed: every `DRAWN` of it come from a generator of their own."""
+        blocks = range(span.start // DRAWN, -(-span.stop // DRAWN))
+        drawn = [
+            torch.randn(DRAWN, generator=torch.Generator().manual_seed((seed + block) % 2**63), dtype=self.dtype)
+            for block in blocks
+        ]
+        if not drawn:
+            return torch.zeros(0, dtype=self.dtype)
+        first = blocks[0] * DRAWN
+        return torch.cat(drawn)[span.start - first : span.stop - first]
 
     def part_of_product(self, part: Tensor) -> Tensor:
         """This rank's entries of the product with a vector of which each rank gives its own.

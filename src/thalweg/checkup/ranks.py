@@ -64,7 +64,7 @@ class Gpu:
     memory: float = 80e9
     operations: float = 2e14
     link: float = 5e10
-    reading: float = 2e12
+    reading: float = 1.7e11
 
 
 def traffic(parameters: int, ranks: int, products: int, steps: int, itemsize: int = 4) -> dict[str, int]:
