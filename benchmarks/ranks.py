@@ -1,6 +1,6 @@
 """One measurement on several processes: the same numbers, what is sent, what each holds, and how a job ends.
 
-    python -m benchmarks.ranks [--quick]
+    python -m benchmarks.ranks [--part same memory ended] [--quick]
 
 Real `torchrun` jobs with gloo on one machine, of one, two and four processes. Their memory is drawn as ranks.svg.
 """
@@ -79,7 +79,8 @@ def sameness(folder: Path, quick: bool) -> list[str]:
         "*sent*: bytes that a process gives to gathers and scatters, of one vector in this net's float64 "
         f"({8 * alone['P']:,} bytes; one all-reduce is a scatter and a gather). FSDP2's are those of its two gradients "
         "a product, three vectors a pass, which PyTorch sends (counted in `tests/distributed`). *sums*: all-reduces of "
-        "m + 1 numbers against a basis of m rows; the rest are the start vector's and the certificate's.",
+        "m + 1 numbers against a basis of m rows, two a step; FSDP2's third is the lengths of the parameters, by which "
+        "the differences' step is scaled. What is beyond belongs to the start vector and the certificate.",
     ]
 
 
@@ -179,17 +180,21 @@ def _last_words(count: int, folder: Path, quick: bool) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = options("ranks", __doc__, 1)
+    parser.add_argument("--part", nargs="+", choices=["same", "memory", "ended"], default=["same", "memory", "ended"])
     chosen = parser.parse_args(arguments)
     report = Report("ranks", "ranks", ABOUT, chosen, arguments)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        report.section("same", "The same numbers, and what is sent for them", sameness(folder, chosen.quick))
-        lines, points = memory(folder, chosen.quick)
-        if report.out is not None:
-            draw(points, report.out.parent / "ranks.svg")
-            lines += ["", "![Growth of a process's memory against the number of processes](ranks.svg)"]
-        report.section("memory", "Memory of a process", lines)
-        report.section("ended", "How a job ends when a process dies", ending(folder, chosen.quick))
+        if "same" in chosen.part:
+            report.section("same", "The same numbers, and what is sent for them", sameness(folder, chosen.quick))
+        if "memory" in chosen.part:
+            lines, points = memory(folder, chosen.quick)
+            if report.out is not None:
+                draw(points, report.out.parent / "ranks.svg")
+                lines += ["", "![Growth of a process's memory against the number of processes](ranks.svg)"]
+            report.section("memory", "Memory of a process", lines)
+        if "ended" in chosen.part:
+            report.section("ended", "How a job ends when a process dies", ending(folder, chosen.quick))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Size:
     length: int = 1024
 
 
-SIZES = (Size(12, 768, 24), Size(24, 1024, 24), Size(16, 2048, 16))
+SIZES = (Size(12, 768, 24), Size(24, 1024, 24))
 QUICK = (Size(2, 32, 12, 2, 2, 16),)
 
 

@@ -21,6 +21,8 @@ LOSS = tw.Loss(
     lambda model, batch: model(batch[0]), lambda output, batch: nn.functional.cross_entropy(output, batch[1])
 )
 STEPS, PAIRS = 120, 4
+BATCH = 216
+"""Samples of a training step, fewer than any batch has: shares of one length, whose means have the batch's mean."""
 BASIS = 40
 """Rows of the basis whose memory is measured."""
 
@@ -58,9 +60,8 @@ def same(form: str, folder: Path, quick: bool) -> dict[str, Any]:
         for step in range(STEPS):
             optimizer.zero_grad()
             inputs, labels = batches[step % len(batches)]
-            own = slice(None) if form == "plain" else slice(together.rank, 240 // 4 * 4, together.size)
-            own = slice(0, 240) if form == "plain" or together.size == 1 else own
-            loss = nn.functional.cross_entropy(wrapped(inputs[:240][own]), labels[:240][own])
+            own = slice(0, BATCH) if form == "plain" else slice(together.rank, BATCH, together.size)
+            loss = nn.functional.cross_entropy(wrapped(inputs[own]), labels[own])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             recorder.log(loss=loss.item())

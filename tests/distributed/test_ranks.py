@@ -236,6 +236,9 @@ def test_a_sharded_training_is_recorded_in_parts_and_merged(ran: Ran, count: int
         shutil.copytree(part, tmp_path / "some" / part.name)
     with pytest.raises(tw.RunError, match=f"does not hold one whole run: part-0-of-{count}"):
         merge_parts(tmp_path / "some", tmp_path / "other")
+    shutil.copytree(folder / f"long{count}" / parts[0].name, tmp_path / "some" / parts[0].name)
+    with pytest.raises(tw.RunError, match=f"part-1-of-{count} in .* belongs to another recording"):
+        merge_parts(tmp_path / "some", tmp_path / "other")
     with pytest.raises(tw.RunError, match="holds no parts of a run"):
         merge_parts(tmp_path / "run", tmp_path / "other")
 

@@ -81,6 +81,13 @@ def _parts(folder: Path) -> list[Run[Trajectory]]:
     if missing or len(found) != count:
         lost = PARTS.format(missing[0], count) if missing else f"{len(found)} parts of {count} ranks"
         raise RunError(f"{folder} does not hold one whole run: {lost}; put the parts of one run there, and no others")
+    jobs = [by_rank[rank].manifest["part"].get("job") for rank in range(count)]
+    if len(set(jobs)) > 1:
+        other = next(rank for rank in range(count) if jobs[rank] != jobs[0])
+        raise RunError(
+            f"{PARTS.format(other, count)} in {folder} belongs to another recording than {PARTS.format(0, count)}; put "
+            "the parts of one recording there"
+        )
     wholes = [by_rank[rank].manifest["part"]["space"] for rank in range(count)]
     if any(whole != wholes[0] for whole in wholes):
         raise RunError(f"the parts in {folder} are of different models; put the parts of one run there")

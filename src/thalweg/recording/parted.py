@@ -184,7 +184,9 @@ def joined(folder: Path, part: Trajectory, manifest: Mapping[str, Any], ranks: R
 
     Raises:
         RunError: on every rank, if the parts do not hold the same rows.
+        InputError: likewise, if they are of different recordings.
     """
+    ranks.agree(part.manifest["part"].get("job"), f"the recording that the parts in {folder} belong to")
     every = ranks.gathered((part.steps.tolist(), part.manifest["part"]["spans"]))
     ends = [steps[-1] if steps else -1 for steps, _ in every]
     if any(steps != every[0][0] for steps, _ in every):

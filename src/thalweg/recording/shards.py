@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch.distributed as distributed
 from torch import Tensor
 
+from thalweg.collectives import ranks
 from thalweg.sharded import row_layout
 from thalweg.space import Parameter, ParameterSpace
 
@@ -27,6 +29,7 @@ class Shard:
         space: the parameters of which this rank has rows, with the shapes that it has.
         parameters: the model's own, which are split.
         spans: which entries of a whole vector this rank has, start and stop, in order.
+        job: the recording that the part belongs to, the same on all ranks.
     """
 
     rank: int
@@ -35,6 +38,7 @@ class Shard:
     space: ParameterSpace
     parameters: list[Tensor]
     spans: list[tuple[int, int]]
+    job: str
 
     def folder(self, run: str | Path) -> Path:
         """Where this rank's part is kept."""
@@ -43,7 +47,8 @@ class Shard:
     def to_json(self) -> dict[str, Any]:
         """What a part's manifest says of it."""
         spans = [list(span) for span in self.spans]
-        return {"rank": self.rank, "ranks": self.ranks, "spans": spans, "space": self.whole.to_json()}
+        own = {"rank": self.rank, "ranks": self.ranks, "spans": spans, "job": self.job}
+        return {**own, "space": self.whole.to_json()}
 
 
 def held(parameters: Sequence[Any]) -> list[Tensor]:
@@ -52,7 +57,7 @@ def held(parameters: Sequence[Any]) -> list[Tensor]:
 
 
 def shard_of(space: ParameterSpace, parameters: Sequence[Tensor]) -> Shard:
-    """This rank's rows of a model after `fully_shard`.
+    """This rank's rows of a model after `fully_shard`; every rank makes the call.
 
     Raises:
         InputError: if a parameter is split otherwise.
@@ -68,7 +73,8 @@ def shard_of(space: ParameterSpace, parameters: Sequence[Tensor]) -> Shard:
             own.append(parameter)
             spans.append((span.start, span.stop))
             offset += local.numel()
-    return Shard(rank, count, space, ParameterSpace(tuple(kept), space.frozen), own, spans)
+    job = ranks().gathered(uuid.uuid4().hex)[0]
+    return Shard(rank, count, space, ParameterSpace(tuple(kept), space.frozen), own, spans, job)
 
 
 def part_folders(run: str | Path) -> list[Path]:
