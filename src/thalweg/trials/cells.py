@@ -76,7 +76,7 @@ class CellStore:
         if not wanted:
             return
         own = {place: cell for place, one in enumerate(wanted) if (cell := self._read(one)) is not None}
-        kept = set().union(*ranks.gathered(list(own)))
+        kept = set().union(*ranks.gathered(list(own), patient=True))  # here, where all come at once, its group is made
         missing = [place for place in range(len(wanted)) if place not in kept]
         mine = [missing[place] for place in dealt([wanted[place].seed for place in missing], ranks)]
         for number, place in enumerate(mine):
