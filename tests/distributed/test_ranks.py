@@ -54,8 +54,9 @@ def job(count: int, part: str, folder: Path, timeout: float = 120, **also: str) 
 PARTS = {
     1: ("same", "few", "recorded", "sharded", "tried"),
     2: ("same", "shared", "few", "recorded", "sharded", "tried"),
-    4: ("same", "sharded", "tried"),
+    4: ("same",),  # the others take a minute on two cores
 }
+FOUR = pytest.param(4, marks=pytest.mark.prove)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], tuple[
 
     def of(count: int, part: str) -> tuple[Path, list[dict[str, Any]]]:
         if (count, part) not in known:
-            done = job(count, ",".join(PARTS[count]), folder, timeout=300)
+            parts = PARTS[count] if part in PARTS[count] else (part,)
+            done = job(count, ",".join(parts), folder, timeout=300)
             assert done.returncode == 0, done.stderr[-3000:]
-            known.update({(count, name): list(results(folder, name, count)) for name in PARTS[count]})
+            known.update({(count, name): list(results(folder, name, count)) for name in parts})
         return folder, known[count, part]
 
     return of
@@ -139,7 +141,7 @@ def test_a_training_is_recorded_once_and_analysed_by_all(ran: Ran) -> None:
             assert np.allclose(found[name], alone[name], rtol=1e-5, atol=1e-9), name
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, FOUR])
 def test_the_trainings_of_a_trial_are_spread_over_ranks(ran: Ran, count: int) -> None:
     (alone,) = ran(1, "tried")[1]
     every = ran(count, "tried")[1]
@@ -155,7 +157,7 @@ def test_the_trainings_of_a_trial_are_spread_over_ranks(ran: Ran, count: int) ->
     assert sum(found["trained"] for found in every) == alone["trained"] == alone["cells"]
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, FOUR])
 def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) -> None:
     (alone,) = ran(1, "sharded")[1]
     size = 9 * 8 + 4 * 10
@@ -175,7 +177,7 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) 
         assert np.allclose(found["values"], alone["values"], rtol=1e-5)
         assert np.allclose(found["vectors"], alone["vectors"], atol=1e-3)
         assert np.allclose(found["layers"], alone["layers"], atol=1e-3)
-        foretold = passing(size, itemsize=8)
+        foretold = passing(size, itemsize=8, outermost=4 * 10)
         for name, sent in found["sent_by_a_gradient"].items():  # rows are filled up where ranks have fewer
             assert found["passes"] * foretold[name] <= sent <= 1.4 * found["passes"] * foretold[name]
         assert "reduce_scatter" not in found["calls"]  # no vector is put together while it is searched
@@ -191,7 +193,7 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) 
     assert np.allclose(opened.vectors.abs(), every[0]["vectors"])
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, FOUR])
 def test_what_a_sharded_model_s_training_says_is_told_from_sums_over_its_parts(ran: Ran, count: int) -> None:
     (alone,) = ran(1, "sharded")[1]
     folder, every = ran(count, "sharded")
@@ -210,7 +212,7 @@ def test_what_a_sharded_model_s_training_says_is_told_from_sums_over_its_parts(r
     assert np.allclose(opened.vectors.abs(), alone["movement"]["vectors"], atol=1e-9)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, FOUR])
 def test_a_sharded_training_is_recorded_in_parts_and_merged(ran: Ran, count: int, tmp_path: Path) -> None:
     folder, _ = ran(count, "sharded")
     ran(1, "sharded")

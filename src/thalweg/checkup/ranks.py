@@ -89,9 +89,15 @@ def traffic(parameters: int, ranks: int, products: int, steps: int, itemsize: in
     return {"all_gather": moved, "reduce_scatter": moved, "sums": sums}
 
 
-def passing(parameters: int, itemsize: int = 4) -> dict[str, int]:
-    """Bytes that one pass of a model split by `fully_shard` gives to each operation, on any rank, without padding."""
-    return {"all_gather": 2 * parameters * itemsize, "reduce_scatter": parameters * itemsize}
+def passing(parameters: int, itemsize: int = 4, outermost: int = 0) -> dict[str, int]:
+    """Bytes that one pass of a model split by `fully_shard` gives to each operation, on any rank, without padding.
+
+    Args:
+        parameters: P.
+        itemsize: b.
+        outermost: of P those of the outermost module itself, which stay whole from forward to backward.
+    """
+    return {"all_gather": (2 * parameters - outermost) * itemsize, "reduce_scatter": parameters * itemsize}
 
 
 def plan_ranks(
