@@ -10,7 +10,7 @@ All ranks make the same calls.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,24 +33,12 @@ class PartedTrajectory(Trajectory):
     """A trajectory of which this rank holds its rows of every parameter.
 
     Attributes:
-        own: this rank's part, a trajectory of its own; never None (dataclasses want defaults after defaults).
-        dealt: which entries of whole vectors each rank has, likewise.
+        part: this rank's, a trajectory of its own.
+        layout: which entries of whole vectors each rank has.
     """
 
-    own: Trajectory | None = None
-    dealt: Layout | None = None
-
-    @property
-    def part(self) -> Trajectory:
-        """The same as `own`."""
-        assert self.own is not None
-        return self.own
-
-    @property
-    def layout(self) -> Layout:
-        """The same as `dealt`."""
-        assert self.dealt is not None
-        return self.dealt
+    part: Trajectory = field(kw_only=True)
+    layout: Layout = field(kw_only=True)
 
     @property
     def ranks(self) -> Ranks:
@@ -197,4 +185,4 @@ def joined(folder: Path, part: Trajectory, manifest: Mapping[str, Any], ranks: R
     space = ParameterSpace.from_json(manifest["space"])
     spans = tuple(tuple(slice(*span) for span in own) for _, own in every)
     layout = Layout(space.size, ranks, spans)
-    return PartedTrajectory(folder, manifest, space, part.segments, part.damaged, part, layout)
+    return PartedTrajectory(folder, manifest, space, part.segments, part.damaged, part=part, layout=layout)
