@@ -364,3 +364,8 @@ def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert ranks() is ALONE  # a job of another kind, such as a scheduler's that sets the same names
     assert len(data()) == len(SIZES)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    for nonsense in ("soon", "0", "inf"):
+        monkeypatch.setenv("THALWEG_RANKS_TIMEOUT", nonsense)
+        with pytest.raises(tw.InputError, match=f"THALWEG_RANKS_TIMEOUT='{nonsense}': give seconds"):
+            ranks()
