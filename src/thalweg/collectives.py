@@ -252,13 +252,18 @@ def ranks() -> Ranks:
     if not distributed.is_available():
         return ALONE
     if not distributed.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+        if started() < 2:
             return ALONE
         _set_up()
     size = distributed.get_world_size()
     if size < 2:
         return ALONE
     return _TOGETHER.setdefault((size, distributed.get_rank()), Ranks(size, distributed.get_rank()))
+
+
+def started() -> int:
+    """How many processes `torchrun` has started, told without setting anything up; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1
 
 
 def first_rank() -> bool:
@@ -274,7 +279,7 @@ def _set_up() -> None:
         distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=_patience()))
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes, but they cannot be put together ({error}); call "
+            f"torchrun started {started()} processes, but they cannot be put together ({error}); call "
             "torch.distributed.init_process_group(...) before thalweg is used, or start one process"
         ) from error
     atexit.register(_taken_down)

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import thalweg as tw
 from tests.distributed.job import SIZES, data, results
 from thalweg.checkup.ranks import Gpu, Net, passing, plan_ranks, traffic
+from thalweg.cli import app
 from thalweg.collectives import ALONE, Layout, Ranks, first_rank, ranks
 from thalweg.recording.merging import merge_parts
 from thalweg.shares import own_part
@@ -313,6 +315,14 @@ def test_two_gpus_give_the_numbers_of_a_processor(ran: Ran, tmp_path: Path) -> N
     done = job(2, "same,sharded", tmp_path, timeout=200, ON_GPU="1")
     assert done.returncode == 0, done.stderr[-3000:]
     agrees(ran, tmp_path, 2)
+
+
+def test_a_command_that_cannot_be_shared_says_so(tmp_path: Path) -> None:
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "RANK": "1"}
+    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "run")], env=told)
+    assert isinstance(done.exception, tw.InputError)
+    assert "thalweg demo works in one process, and torchrun started 2; start it without torchrun" in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mixture_of_shared_and_own_batches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

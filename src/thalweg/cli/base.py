@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from thalweg.cli.text import summary
-from thalweg.collectives import first_rank
+from thalweg.collectives import first_rank, started
+from thalweg.errors import InputError
 from thalweg.version import __version__
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+SHARED = ("analyse", "trial")
+"""Commands whose work several processes share."""
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder that thalweg.watch wrote.", metavar="RUN")]
 UserTask = Annotated[str, typer.Option(help="Your task: module:function or path/to/file.py:function.")]
@@ -45,6 +48,11 @@ def entrance(
     if show:
         print(__version__)
         raise typer.Exit
+    if started() > 1 and context.invoked_subcommand not in SHARED:
+        raise InputError(
+            f"thalweg {context.invoked_subcommand} works in one process, and torchrun started {started()}; start it "
+            f"without torchrun. Several processes share the work of {' and '.join(SHARED)}"
+        )
 
 
 def show_result(result: dict[str, Any], as_json: bool, in_words: Callable[[dict[str, Any]], str]) -> None:
@@ -83,6 +91,6 @@ def speaker(quiet: bool) -> Any:
 
 def own_command() -> str:
     """The command as it was given."""
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    begun = ["thalweg"] if int(ranks) < 2 else ["torchrun", "--nproc-per-node", ranks, "-m", "thalweg"]
+    count = started()
+    begun = ["thalweg"] if count < 2 else ["torchrun", "--nproc-per-node", str(count), "-m", "thalweg"]
     return shlex.join([*begun, *sys.argv[1:]])
