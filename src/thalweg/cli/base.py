@@ -48,10 +48,19 @@ def entrance(
     if show:
         print(__version__)
         raise typer.Exit
-    if started() > 1 and context.invoked_subcommand not in SHARED:
+    check_shared(context.invoked_subcommand)
+
+
+def check_shared(command: str | None) -> None:
+    """Refuse several processes where their work is not shared.
+
+    Raises:
+        InputError: if `torchrun` started several for such a command.
+    """
+    if started() > 1 and command not in SHARED:
         raise InputError(
-            f"thalweg {context.invoked_subcommand} works in one process, and torchrun started {started()}; start it "
-            f"without torchrun. Several processes share the work of {' and '.join(SHARED)}"
+            f"thalweg {command} works in one process, and torchrun started {started()}; start it without torchrun. "
+            f"Several processes share the work of {' and '.join(SHARED)}"
         )
 
 
