@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 
-PIECE = 2**18
+PIECE = 2**16
 """Entries that are summed in the vectors' own precision at a time."""
 
 GPU_PIECE = 2**21

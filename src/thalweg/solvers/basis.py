@@ -55,6 +55,7 @@ class Basis:
         self._file = tempfile.TemporaryFile(dir=folder) if storage == "disk" else None  # noqa: SIM115 - as long as self
         if self._file is not None:
             weakref.finalize(self, self._file.close)
+        self._aside = torch.empty(0, dtype=self.dtype)
         self._blocks: list[Tensor] = []
         self._grow(_FIRST_ROWS)
 
@@ -132,7 +133,7 @@ class Basis:
                 part = exact[first : first + len(block)]
                 block[: len(part), span] = part.to(block)
             if self.rounded:
-                now = torch.cat([rows for _, rows in self._parts(count, span)]).double()
+                now = torch.cat([rows.double() for _, rows in self._parts(count, span)])
                 meant += (exact.double() @ now.T).cpu().numpy()
                 kept += (now @ now.T).cpu().numpy()
         if self.rounded and not self.ranks.alone:
@@ -151,10 +152,21 @@ class Basis:
         return torch.as_tensor(np.ascontiguousarray(mix.T)).to(dtype=self.dtype, device=self.device)
 
     def _parts(self, count: int, span: slice) -> Iterator[tuple[int, Tensor]]:
-        """Some entries of the first `count` rows, block by block: the number of the first row, and the rows."""
+        """Some entries of the first `count` rows, block by block: the number of the first row, and the rows.
+
+        What is held otherwise than it is worked with is good until the next block: a processor takes new room for it
+        so slowly, page by page, that sums over 40 rows took five times as long.
+        """
         for first, block in self._numbered():
             if first < count:
-                yield first, block[: count - first, span].to(dtype=self.dtype, device=self.device)
+                yield first, self._worked_with(block[: count - first, span])
+
+    def _worked_with(self, rows: Tensor) -> Tensor:
+        if not self.rounded or self.device.type != "cpu":
+            return rows.to(dtype=self.dtype, device=self.device)
+        if self._aside.numel() < rows.numel():
+            self._aside = torch.empty(rows.numel(), dtype=self.dtype)
+        return self._aside[: rows.numel()].view(rows.shape).copy_(rows)
 
     def _numbered(self) -> Iterator[tuple[int, Tensor]]:
         """The blocks with the numbers of their first rows."""
