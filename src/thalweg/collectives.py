@@ -39,10 +39,11 @@ class Ranks:
         rank: which of them this is, from 0.
         calls: how often each operation was used.
         bytes: of tensors given to each operation by this rank; an all-reduce of P float32 numbers is 4 P.
+        limit: seconds that a rank waits for another, as far as that was decided here.
     """
 
-    def __init__(self, size: int = 1, rank: int = 0) -> None:
-        self.size, self.rank = size, rank
+    def __init__(self, size: int = 1, rank: int = 0, limit: float | None = None) -> None:
+        self.size, self.rank, self.limit = size, rank, limit
         self._patient: Any = None
         self.calls: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
@@ -151,7 +152,8 @@ class Ranks:
             yield
         except RuntimeError as error:
             late = "timed out" in str(error).lower()
-            what = f"another did not come within {_patience():.0f} s" if late else "the others are gone"
+            within = "in time" if self.limit is None else f"within {self.limit:.0f} s"
+            what = f"another did not come {within}" if late else "the others are gone"
             words = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise RankError(
                 f"rank {self.rank} waited for all ranks, and {what} ({words}); look for the message of the one that "
@@ -251,14 +253,16 @@ def ranks() -> Ranks:
     """
     if not distributed.is_available():
         return ALONE
+    limit = None
     if not distributed.is_initialized():
         if started() < 2:
             return ALONE
-        _set_up()
+        limit = _patience()
+        _set_up(limit)
     size = distributed.get_world_size()
     if size < 2:
         return ALONE
-    return _TOGETHER.setdefault((size, distributed.get_rank()), Ranks(size, distributed.get_rank()))
+    return _TOGETHER.setdefault((size, distributed.get_rank()), Ranks(size, distributed.get_rank(), limit))
 
 
 def started() -> int:
@@ -273,10 +277,10 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0" or int(os.environ.get("WORLD_SIZE", "1")) < 2
 
 
-def _set_up() -> None:
+def _set_up(limit: float) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=_patience()))
+        distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=limit))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"torchrun started {started()} processes, but they cannot be put together ({error}); call "

@@ -355,6 +355,9 @@ def sharded(folder: Path) -> dict[str, Any]:
     components = tw.update_pca(run, 3)
     components.save(folder / f"components{together.size}.safetensors")
     inside = tw.update_pca(run, 2, layer="2")
+    if split:
+        with pytest.raises(tw.InputError, match=r"is read in parts.*use method='exact'"):
+            tw.update_pca(run, 2, method="randomized")
     drift = tw.drift(run)
     found["movement"] = {
         "layer_gram": run.gram("0").tolist(),

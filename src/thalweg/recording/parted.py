@@ -9,7 +9,7 @@ All ranks make the same calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +122,17 @@ class PartedTrajectory(Trajectory):
         self.check_length(vectors)
         own = self.layout.take(vectors.detach().reshape(-1, self.space.size))
         return self.ranks.sum(self.part.inner_within(own, columns, first, last))
+
+    def stream(self, columns: slice, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """No pass over whole rows.
+
+        Raises:
+            InputError: always; a pass over one part would look like one.
+        """
+        raise InputError(
+            f"{self.folder} is read in parts, whose Gram matrices are summed; use method='exact', with a window where "
+            "there are too many rows for one matrix"
+        )
 
     # -- the Gram matrix -----------------------------------------------------------------------------------
 
