@@ -30,3 +30,9 @@ def test_inner_products_are_accumulated_in_float64(monkeypatch: pytest.MonkeyPat
     b = torch.ones(1, 1001)
     assert float(inner_products(a, b)) == pytest.approx(1e7 + 1e-4, rel=1e-15)
     assert inner_products(a, b[0]).shape == (1,)
+
+
+def test_inner_products_over_no_entries_are_zero() -> None:
+    one, two = torch.empty(3, 0), torch.empty(2, 0)
+    assert torch.equal(inner_products(one, two), torch.zeros(3, 2, dtype=torch.float64))
+    assert torch.equal(inner_products(one, torch.empty(0)), torch.zeros(3, dtype=torch.float64))

@@ -317,6 +317,9 @@ def sharded(folder: Path) -> dict[str, Any]:
         found["error"] = hessian.product_error
         found["held"] = pairs.rows.tensor.shape[1]  # type: ignore[attr-defined]
     found["trace"] = tw.trace(hessian, 30).value
+    first_layer = problem.hessian("0")  # of which the last of four ranks has no row
+    layer_trace = tw.trace(first_layer, 40 if split else 1000)
+    found["layer_trace"] = [layer_trace.value, layer_trace.error]
     if together.size < 4:  # processes that share two cores take long to send
         found["diagonal"] = tw.trace(hessian, 1000).value
         found["density"] = tw.spectral_density(hessian, probes=2, steps=12).largest

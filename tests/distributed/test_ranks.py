@@ -185,6 +185,9 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one(ran: Ran, count: int) 
         assert "reduce_scatter" not in found["calls"]  # no vector is put together while it is searched
         assert "all_gather" not in found["calls"]
         assert found["trace"] == pytest.approx(alone["diagonal"], rel=0.05)
+        value, error = found["layer_trace"]
+        assert error < 0.1 * value
+        assert abs(value - alone["layer_trace"][0]) < 4 * error
         if count < 4:
             assert found["diagonal"] == pytest.approx(alone["diagonal"], rel=1e-5)
             assert found["density"] == pytest.approx(alone["values"][0], rel=0.01)

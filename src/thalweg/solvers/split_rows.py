@@ -64,7 +64,7 @@ class SplitRows(Rows):
         """
         if vectors.shape[-1] != self.layout.size:
             raise InputError(f"vectors of length {vectors.shape[-1]} against directions of length {self.layout.size}")
-        return self.ranks.sum(_products(self.tensor, self.layout.take(vectors)))
+        return self.ranks.sum(inner_products(self.tensor, self.layout.take(vectors)))
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Linear combinations, put together on every rank: `(k,)` gives `(P,)`, `(j, k)` gives `(j, P)`."""
@@ -89,7 +89,7 @@ class SplitRows(Rows):
             start, stop = max(span.start, own.start), min(span.stop, own.stop)
             if start < stop:
                 inside = self.tensor[:, place + start - own.start : place + stop - own.start]
-                total += _products(inside, inside)
+                total += inner_products(inside, inside)
             place += own.stop - own.start
         return total
 
@@ -100,13 +100,5 @@ class SplitRows(Rows):
     def cross(self, other: Rows) -> Tensor:
         """Inner products with the rows of `other`: float64 `(k, other k)`."""
         if isinstance(other, SplitRows) and other.layout == self.layout:
-            return self.ranks.sum(_products(self.tensor, other.tensor))
+            return self.ranks.sum(inner_products(self.tensor, other.tensor))
         return super().cross(other)
-
-
-def _products(one: Tensor, two: Tensor) -> Tensor:
-    """Inner products over this rank's entries, of which there may be none."""
-    if one.shape[-1]:
-        return inner_products(one, two)
-    shape = (len(one), len(two)) if two.ndim == 2 else (len(one),)
-    return torch.zeros(shape, dtype=torch.float64)
